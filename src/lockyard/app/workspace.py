@@ -1,0 +1,169 @@
+"""A distribution on disk: its root, configuration, lines and releases."""
+
+import functools
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockyard import fs
+from lockyard.distribution import Distribution, Line, Variant, parse_distribution, parse_line
+from lockyard.errors import ConfigError
+from lockyard.tree import Tree
+from lockyard.version import Version, release_dir
+
+_DIR_RE = re.compile(r"v(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A distribution's root directory with its configuration."""
+
+    root: Path
+    distribution: Distribution
+
+    @property
+    def state_dir(self) -> Path:
+        """Where locks, journals and logs live; ignored by git."""
+        return self.root / ".lockyard"
+
+    def out_dir(self, version: Version, image_type: str, platform: str) -> Path:
+        """Return the place of a built image: an OCI layout, `build.json` and `tests.json`."""
+        return self.root / "out" / str(version) / image_type / platform
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the distribution's write lock; raise `LockyardError` when another command does."""
+        return fs.lock(self.state_dir / "lock")
+
+    def line_path(self, version: Version) -> Path:
+        """Return the path of the major line's `variants.toml`."""
+        return self.root / "template" / f"v{version.major}" / "variants.toml"
+
+    def line(self, version: Version) -> Line:
+        """Return the major line of `version`.
+
+        Raises:
+            ConfigError: its file is missing or wrong.
+
+        """
+        path = self.line_path(version)
+        data = fs.read_file(path)
+        if data is None:
+            raise ConfigError(
+                f"{path.relative_to(self.root)} is missing: it declares the image types of line {version.major}",
+                hint="write it by docs/reference/configuration.md",
+            )
+        return parse_line(decode(data, str(path.relative_to(self.root))), source=str(path.relative_to(self.root)))
+
+    def variants(self, version: Version, image_types: tuple[str, ...] = ()) -> Mapping[str, Variant]:
+        """Return the asked image types of the line in file order, all when none is asked.
+
+        Raises:
+            ConfigError: one does not exist; the nearest is named.
+
+        """
+        line = self.line(version)
+        for name in image_types:
+            line.variant(name)
+        return {name: variant for name, variant in line.variants.items() if not image_types or name in image_types}
+
+    def release_path(self, version: Version) -> Path:
+        """Return the release directory, there or not."""
+        return self.root / release_dir(version)
+
+    def versions(self) -> tuple[Version, ...]:
+        """Return the releases that exist, sorted: a `source-version.txt` or a lock makes one."""
+        return tuple(sorted(self._versions))
+
+    @functools.cached_property
+    def _versions(self) -> frozenset[Version]:
+        found = set()
+        base = self.root / "build_artifacts"
+        for pattern in ("v*/v*.*/v*.*.*", "v*/v*.*/v*.*.*/v*.*.*-*"):
+            for path in base.glob(pattern):
+                match = _DIR_RE.fullmatch(path.name)
+                if match is None or not path.is_dir():
+                    continue
+                version = Version.parse(match[1])
+                if self.release_path(version) == path and _is_release(path):
+                    found.add(version)
+        return frozenset(found)
+
+    def release_tree(self, version: Version) -> Tree:
+        """Return the files of a release, nested pre-releases left out; empty when there is no directory."""
+        return fs.read_tree(self.release_path(version), skip=_is_nested)
+
+    def existing_release(self, version: Version) -> Tree:
+        """Return the files of a release that must exist.
+
+        Raises:
+            ConfigError: it does not; the known ones near it are named.
+
+        """
+        path = self.release_path(version)
+        if not _is_release(path):
+            known = [str(item) for item in self.versions()]
+            last = f"; the last releases are {', '.join(known[-3:])}" if known else "; there is no release yet"
+            raise ConfigError(f"there is no release {version} ({path.relative_to(self.root)}){last}")
+        return self.release_tree(version)
+
+    def nested_releases(self, version: Version) -> tuple[str, ...]:
+        """Return the names of the pre-release directories inside a release directory."""
+        path = self.release_path(version)
+        return tuple(sorted(item.name for item in path.glob("v*-*") if item.is_dir() and _is_nested(item.name)))
+
+
+def find_root(start: Path) -> Path:
+    """Return the nearest parent of `start` that is a distribution.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    for directory in (start, *start.parents):
+        if (directory / "lockyard.toml").is_file():
+            return directory
+        data = fs.read_file(directory / "pyproject.toml")
+        if data is not None and b"[tool.lockyard" in data:
+            return directory
+    raise ConfigError(
+        f"no distribution here: neither {start} nor a parent has lockyard.toml or [tool.lockyard] in pyproject.toml",
+        hint="change to a distribution's directory or give --root DIR",
+    )
+
+
+def open_workspace(root: Path) -> Workspace:
+    """Open the distribution at `root`.
+
+    Raises:
+        ConfigError: its configuration is missing or wrong.
+
+    """
+    for name in ("lockyard.toml", "pyproject.toml"):
+        data = fs.read_file(root / name)
+        if data is not None:
+            return Workspace(root, parse_distribution(decode(data, name), source=name))
+    raise ConfigError(f"{root} has neither lockyard.toml nor pyproject.toml", hint="give the root of a distribution")
+
+
+def decode(data: bytes, source: str) -> str:
+    """Decode UTF-8.
+
+    Raises:
+        ConfigError: it is not; the line is named.
+
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{source}:{line}: not UTF-8 text") from error
+
+
+def _is_release(path: Path) -> bool:
+    return (path / "source-version.txt").is_file() or any(path.glob("*.lock.json")) or any(path.glob("*.env.out"))
+
+
+def _is_nested(relative: str) -> bool:
+    return "/" not in relative and "-" in relative and _DIR_RE.fullmatch(relative) is not None

@@ -1,0 +1,1 @@
+"""Release directories: what the next one holds, and the catalog of all."""

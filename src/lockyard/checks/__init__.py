@@ -1,0 +1,1 @@
+"""Image tests: which run, and their records."""

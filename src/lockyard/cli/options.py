@@ -1,0 +1,104 @@
+"""Options that commands share, and the context that they get."""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lockyard.app.workspace import Workspace, find_root, open_workspace
+from lockyard.cli.output import ConsoleLog
+from lockyard.ports import Toolbox
+from lockyard.version import Version
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Context:
+    """What a command works with: the toolbox, the distribution (opened at first use), the two outputs."""
+
+    toolbox: Toolbox
+    log: ConsoleLog
+    root: Path | None
+
+    @functools.cached_property
+    def workspace(self) -> Workspace:
+        """The distribution around the current directory or `--root`.
+
+        Raises:
+            ConfigError: there is none or its configuration is wrong.
+
+        """
+        from lockyard import fs
+
+        workspace = open_workspace(self.root.resolve() if self.root else find_root(Path.cwd()))
+        if fs.leftovers(workspace.root):
+            with workspace.lock():
+                for line in fs.restore_leftovers(workspace.root):
+                    self.toolbox.log.warning(line)
+        return workspace
+
+    @property
+    def console(self) -> Any:
+        """The rich console on stderr, for tables."""
+        return self.log.console
+
+    @staticmethod
+    def emit(text: str) -> None:
+        """Write an answer to stdout, with a final newline."""
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+pass_context = click.make_pass_decorator(Context)
+
+
+class VersionType(click.ParamType[Version, str]):
+    """A release version; a malformed one is a usage error that suggests the nearest."""
+
+    name = "version"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Version:  # noqa: ARG002 - the signature of click
+        """Parse the text."""
+        return value if isinstance(value, Version) else Version.parse(value)
+
+
+VERSION = VersionType()
+
+
+def version_argument(function: F) -> F:
+    """Give the command `version`, positional or by `--target-patch-version`."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, version: Version | None, target_patch_version: Version | None, **kwargs: Any) -> Any:
+        if version and target_patch_version and version != target_patch_version:
+            raise click.UsageError(f"two versions are given: {version} and {target_patch_version}")
+        chosen = version or target_patch_version
+        if chosen is None:
+            raise click.UsageError("which release? Give VERSION or --target-patch-version V")
+        return function(*args, version=chosen, **kwargs)
+
+    option = click.option(
+        "--target-patch-version", type=VERSION, metavar="V", help="The release, the same as the argument."
+    )
+    return click.argument("version", type=VERSION, required=False, metavar="[VERSION]")(option(wrapper))  # type: ignore[return-value]  # click's decorators keep the callable
+
+
+def image_type_option(function: F) -> F:
+    """Give the command `image_types`."""
+    return click.option(
+        "--image-type", "image_types", multiple=True, metavar="T", help="Only this image type (repeatable)."
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """Give the command `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(function)
+
+
+def dry_run_option(function: F) -> F:
+    """Give the command `dry_run`."""
+    return click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")(function)

@@ -1,0 +1,1 @@
+"""Conda specs, bounds, locks, their differences, solving and fetching."""

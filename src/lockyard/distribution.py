@@ -1,0 +1,317 @@
+"""The configuration of a distribution: `[tool.lockyard]` (or `lockyard.toml`) and `template/vX/variants.toml`.
+
+Parsing only: `lockyard.fs` reads the bytes. Unknown keys are errors that name the nearest valid one.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import pydantic
+
+from lockyard.errors import ConfigError
+from lockyard.oci.values import Reference
+from lockyard.tree import check_relative
+
+SCHEMA = 1
+Platform = str
+"""A conda subdir, such as `linux-64`."""
+
+_NAME_RE = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
+_TYPE_RE = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+_PLATFORM_RE = re.compile(r"[a-z]+-[a-z0-9_]+")
+_OWNER_RE = re.compile(r"\d{1,9}:\d{1,9}")
+Policy = Literal["semver", "pythonesque", "calver", "pinned", "latest"]
+
+
+class Model(pydantic.BaseModel):
+    """A frozen model whose keys are written with hyphens or underscores as declared and nothing else is allowed."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+M = TypeVar("M", bound=Model)
+
+
+class EnvironmentArg(Model):
+    """A build argument read from the environment of the build, recorded with it."""
+
+    env: Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    default: str = ""
+
+
+class PlatformOverride(Model):
+    """What a platform of a variant has of its own."""
+
+    base: str | None = None
+    virtual_packages: dict[str, str] = pydantic.Field(default_factory=dict, alias="virtual-packages")
+
+
+class Variant(Model):
+    """One image type of a major line."""
+
+    base: str = "scratch"
+    platforms: Annotated[tuple[Platform, ...], pydantic.Field(min_length=1)] = ("linux-64",)
+    virtual_packages: dict[str, str] = pydantic.Field(default_factory=dict, alias="virtual-packages")
+    args: dict[str, str | EnvironmentArg] = pydantic.Field(default_factory=dict)
+    pytest_flags: tuple[str, ...] = pydantic.Field(default=(), alias="pytest-flags")
+    tag: str | None = None
+    compression: Literal["gzip", "zstd"] = "gzip"
+    platform: dict[Platform, PlatformOverride] = pydantic.Field(default_factory=dict)
+
+    @pydantic.field_validator("base")
+    @classmethod
+    def _base(cls, value: str) -> str:
+        if value == "scratch":
+            return value
+        kind, colon, rest = value.partition(":")
+        if kind in {"oci", "rootfs"} and colon:
+            if not rest or rest.startswith("-"):
+                raise ValueError(f"{value!r} names no path")
+            return value
+        try:
+            Reference.parse(value)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return value
+
+    @pydantic.field_validator("platforms")
+    @classmethod
+    def _platforms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for platform in value:
+            if not _PLATFORM_RE.fullmatch(platform):
+                raise ValueError(f"{platform!r} is not a conda subdir such as linux-64")
+        return value
+
+    @pydantic.field_validator("tag")
+    @classmethod
+    def _tag(cls, value: str | None) -> str | None:
+        if value is not None and "{version}" not in value:
+            raise ValueError("a tag must hold {version}")
+        return value
+
+    def base_for(self, platform: Platform) -> str:
+        """Return the base of `platform`."""
+        own = self.platform.get(platform)
+        return own.base if own is not None and own.base is not None else self.base
+
+    def virtual_packages_for(self, platform: Platform) -> dict[str, str]:
+        """Return the stated virtual packages of `platform`, name to version."""
+        own = self.platform.get(platform)
+        return {**self.virtual_packages, **(own.virtual_packages if own is not None else {})}
+
+
+class Line(Model):
+    """A major line: `template/vX/variants.toml`."""
+
+    schema_version: Literal[1] = pydantic.Field(alias="schema")
+    channels: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] = ("conda-forge",)
+    prefix: str = "/opt/conda"
+    owner: str = "0:0"
+    removed_packages: tuple[str, ...] = ()
+    platform_packages: dict[str, tuple[Platform, ...]] = pydantic.Field(default_factory=dict, alias="platform-packages")
+    assets: tuple[str, ...] = ()
+    policies: dict[str, Policy] = pydantic.Field(default={"python": "pythonesque"})
+    variants: Annotated[dict[str, Variant], pydantic.Field(min_length=1)]
+
+    @pydantic.field_validator("prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if not value.startswith("/"):
+            raise ValueError("must be an absolute path")
+        try:
+            check_relative(value[1:])
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return value
+
+    @pydantic.field_validator("owner")
+    @classmethod
+    def _owner(cls, value: str) -> str:
+        if not _OWNER_RE.fullmatch(value):
+            raise ValueError(f"{value!r} is not UID:GID, such as 0:0")
+        return value
+
+    @pydantic.field_validator("assets")
+    @classmethod
+    def _assets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            try:
+                check_relative(path)
+            except ConfigError as error:
+                raise ValueError(error.message) from error
+        return value
+
+    @pydantic.field_validator("variants")
+    @classmethod
+    def _variants(cls, value: dict[str, Variant]) -> dict[str, Variant]:
+        for name in value:
+            if not _TYPE_RE.fullmatch(name):
+                raise ValueError(f"image type {name!r}: use lower-case letters, digits and hyphens")
+        return value
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The image types in file order."""
+        return tuple(self.variants)
+
+    def variant(self, image_type: str) -> Variant:
+        """Return one image type.
+
+        Raises:
+            ConfigError: it does not exist; the hint names the nearest.
+
+        """
+        if image_type not in self.variants:
+            raise ConfigError(
+                f"unknown image type {image_type!r}; there are {', '.join(self.types)}",
+                hint=nearest(image_type, self.types),
+            )
+        return self.variants[image_type]
+
+
+class Repository(Model):
+    """A repository to publish to; a staging one takes untested images and gets no floating tag."""
+
+    uri: str
+    stage: bool = False
+
+
+class SupportPolicy(Model):
+    """Months of support."""
+
+    major: int | None = None
+    minor: int | None = None
+
+
+class Distribution(Model):
+    """The `[tool.lockyard]` table."""
+
+    name: str
+    image: str = ""
+    title: str = ""
+    repositories: dict[str, str | Repository] = pydantic.Field(default_factory=dict)
+    support: SupportPolicy = SupportPolicy()
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not _NAME_RE.fullmatch(value):
+            raise ValueError(f"{value!r}: use lower-case letters, digits, '.', '_' and '-'")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _defaults(self) -> Self:
+        object.__setattr__(self, "image", self.image or f"localhost/{self.name}")
+        object.__setattr__(self, "title", self.title or self.name)
+        Reference.parse(self.image)
+        return self
+
+    def repository(self, name: str) -> Repository:
+        """Return the repository behind an alias, or the URI itself."""
+        value = self.repositories.get(name, name)
+        return Repository(uri=value) if isinstance(value, str) else value
+
+
+def nearest(word: str, words: Mapping[str, object] | tuple[str, ...] | list[str]) -> str | None:
+    """Return `did you mean X?` for a typo of one of `words`."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else None
+
+
+def parse_distribution(text: str, *, source: str) -> Distribution:
+    """Parse `pyproject.toml` or `lockyard.toml` (`source` is its name, for messages).
+
+    Raises:
+        ConfigError: it is no TOML, has no table for Lockyard, or a value is wrong.
+
+    """
+    data = _toml(text, source)
+    if source.endswith("pyproject.toml"):
+        data = data.get("tool", {}).get("lockyard")
+        if data is None:
+            raise ConfigError(f"{source} has no [tool.lockyard] table", hint='add one with name = "…"')
+    elif set(data) == {"tool"}:
+        data = data["tool"].get("lockyard", {})
+    return _validate(Distribution, data, text, source)
+
+
+def parse_line(text: str, *, source: str) -> Line:
+    """Parse `variants.toml` (`source` is its path, for messages).
+
+    Raises:
+        ConfigError: it is no TOML, its schema is newer than ours, or a value is wrong.
+
+    """
+    data = _toml(text, source)
+    schema = data.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ConfigError(
+            f"{source}: schema {schema} is newer than this Lockyard knows ({SCHEMA})", hint="upgrade Lockyard"
+        )
+    return _validate(Line, data, text, source)
+
+
+def _toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _validate(model: type[M], data: object, text: str, source: str) -> M:
+    try:
+        return model.model_validate(data)
+    except pydantic.ValidationError as error:
+        problems = [_problem(model, item, text, source) for item in error.errors()]
+    first, *rest = problems
+    raise ConfigError(first, details=rest)
+
+
+def _problem(model: type[Model], item: Any, text: str, source: str) -> str:
+    path = [str(part) for part in item["loc"]]
+    where = f"{source}:{_line_of(text, path)}"
+    key = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        hint = nearest(path[-1], known) or f"valid keys: {', '.join(sorted(known))}"
+        return f"{where}: unknown key {key!r}; {hint}"
+    if item["type"] == "missing":
+        return f"{where}: {key!r} is missing"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{where}: {key}: {message}"
+
+
+def _known_keys(model: type[Model], path: list[str]) -> list[str]:
+    """Return the keys of the model that `path` leads to."""
+    current: type[Model] = model
+    models: dict[str, type[Model]] = {
+        "variants": Variant,
+        "platform": PlatformOverride,
+        "args": EnvironmentArg,
+        "support": SupportPolicy,
+    }
+    models["repositories"] = Repository
+    for part in path:
+        current = models.get(part, current)
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _line_of(text: str, path: list[str]) -> int:
+    """Return the line that most likely holds the key: the last table header on the way, then the key below it."""
+    lines = text.splitlines()
+    start = 0
+    for depth in range(len(path), 0, -1):
+        header = re.compile(rf"\s*\[(?:tool\.lockyard\.)?{re.escape('.'.join(path[:depth]))}\]")
+        found = next((number for number, line in enumerate(lines) if header.match(line)), None)
+        if found is not None:
+            start = found
+            break
+    for part in reversed(path):
+        key = re.compile(rf'\s*"?{re.escape(part)}"?\s*=')
+        for number in range(start, len(lines)):
+            if key.match(lines[number]):
+                return number + 1
+    return start + 1

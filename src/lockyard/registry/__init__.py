@@ -1,0 +1,1 @@
+"""Publishing: the plan, the distribution client, the journal."""
