@@ -27,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build, _ = COMMANDS[options.command]
     try:
         answer = build(options.output, options.work, _tell)
-    except DemoError as error:
+    except (DemoError, OSError) as error:
         print(f"demochannel: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demochannel: interrupted", file=sys.stderr)
+        return 130
     print(answer)
     return 0
 

@@ -38,6 +38,8 @@ def build_base(output: Path, work: Path, progress: Callable[[str], None]) -> Pat
         if is_complete(output, sources):
             progress(f"base: {output} is complete")
             return output
+        if output.is_dir():
+            raise DemoError(f"{output} is a directory: the base is one file")
         debs = Apt(work, progress).fetch(DEBS)
         progress(f"base: unpacking {len(debs)} packages")
         nodes = root_file_system(debs)

