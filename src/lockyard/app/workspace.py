@@ -14,6 +14,7 @@ from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 
 _DIR_RE = re.compile(r"v(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)")
+_RELEASE_FILES = ("lock.json", "env.out", "env.in")
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def decode(data: bytes, source: str) -> str:
 
 
 def _is_release(path: Path) -> bool:
-    return (path / "source-version.txt").is_file() or any(path.glob("*.lock.json")) or any(path.glob("*.env.out"))
+    # A first release has no source-version.txt and, before its first `lock`, only its specs.
+    return (path / "source-version.txt").is_file() or any(any(path.glob(f"*.{end}")) for end in _RELEASE_FILES)
 
 
 def _is_nested(relative: str) -> bool:
