@@ -16,8 +16,8 @@ from rattler import (
     GenericVirtualPackage,
     MatchSpec,
     PackageName,
-    Platform,
     SparseRepoData,
+    Subdir,
     Version,
     install,
     solve_with_sparse_repodata,
@@ -124,7 +124,7 @@ async def install_from(channel: Path, target: Path, specs: list[str], cache: Pat
         solved,
         target,
         cache_dir=cache,
-        platform=Platform("linux-64"),
+        platform=Subdir("linux-64"),
         show_progress=False,
         alternative_target_prefix="/opt/conda",
     )
@@ -198,5 +198,6 @@ def test_an_environment_runs_in_the_base(demo_channel: Path, demo_base: Path, tm
         "keeper",
         "1",
     ]
+    (root / "dev" / "null").touch()  # a sandbox mounts the real one
     (root / "tmp" / "test_inside.py").write_text("def test_inside():\n    assert True\n")
     assert "1 passed" in run_inside(root, "pytest", "-n", "2", "-q", "-p", "no:cacheprovider", "/tmp/test_inside.py")
