@@ -1,0 +1,156 @@
+"""The direction of imports and the named homes of effects, asserted over the syntax trees."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+PACKAGE = SRC / "lockyard"
+
+BASE = {"lockyard", "errors", "version", "tree", "oci.values"}
+INFRASTRUCTURE = {"fs", "http", "process"}
+EDGE = {
+    "conda.solve",
+    "conda.fetch",
+    "conda.archive",
+    "oci.layout",
+    "oci.cache",
+    "oci.bases",
+    "engines.native",
+    "engines.sandbox",
+    "registry.client",
+    "registry.directory",
+    "registry.credentials",
+    "registry.journal",
+    "registry.push",
+    "checks.run",
+}
+HOMES = {
+    "subprocess": {"process", "engines.sandbox"},
+    "httpx": {"http", "registry.client"},
+    "docker": {"engines.daemon"},
+    "boto3": {"registry.ecr"},
+    "os.environ": {"cli.root"},
+    "click": {"cli.*"},
+}
+RANKS = {"cli": 5, "app": 4, "edge": 3, "infrastructure": 2, "pure": 1, "base": 0}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        yield ".".join(parts) or "lockyard", path
+
+
+def rank(name: str) -> str:
+    if name.split(".", maxsplit=1)[0] in {"cli", "__main__"}:
+        return "cli"
+    if name.split(".", maxsplit=1)[0] == "app":
+        return "app"
+    for kind, names in (("base", BASE), ("edge", EDGE), ("infrastructure", INFRASTRUCTURE)):
+        if name in names:
+            return kind
+    return "pure"
+
+
+def imported(tree: ast.AST, known: set[str]) -> Iterator[tuple[int, str]]:
+    """Every module of the package, and every foreign top module, that a file imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield node.lineno, whole if whole.removeprefix("lockyard.") in known else node.module
+
+
+def test_imports_point_inwards() -> None:
+    """cli → app → EDGE → infrastructure → pure → base; EDGE modules never import each other."""
+    known = {name for name, _ in modules()}
+    broken = []
+    for name, path in modules():
+        mine = rank(name)
+        for line, target in imported(ast.parse(path.read_text()), known):
+            if not target.startswith("lockyard."):
+                continue
+            other = target.removeprefix("lockyard.")
+            theirs = rank(other)
+            same_edge = mine == theirs == "edge"
+            if name == "cli.root" or (RANKS[theirs] <= RANKS[mine] and not same_edge):
+                continue
+            broken.append(f"{path.relative_to(SRC)}:{line}: {name} ({mine}) imports {other} ({theirs})")
+    assert not broken, "\n".join(broken)
+
+
+def test_only_the_root_command_reaches_past_app() -> None:
+    """Commands use `app`; the root command alone builds the toolbox from EDGE modules."""
+    known = {name for name, _ in modules()}
+    broken = []
+    for name, path in modules():
+        if not name.startswith("cli.") or name == "cli.root":
+            continue
+        for line, target in imported(ast.parse(path.read_text()), known):
+            if rank(target.removeprefix("lockyard.")) == "edge" and target.startswith("lockyard."):
+                broken.append(f"{path.relative_to(SRC)}:{line}: {name} imports {target}")
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("library", sorted(HOMES))
+def test_each_effect_has_a_named_home(library: str) -> None:
+    """docker, boto3, httpx, subprocess, os.environ and click are used in their homes only."""
+    homes = HOMES[library]
+    broken = []
+    for name, path in modules():
+        if name in homes or (f"{name.split('.')[0]}.*" in homes):
+            continue
+        tree = ast.parse(path.read_text())
+        lines = [line for line, target in imported(tree, set()) if target.split(".")[0] == library]
+        if library == "os.environ":
+            lines = [
+                node.lineno
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+                and isinstance(node.value, ast.Name) and node.value.id == "os"
+            ]  # fmt: skip
+        broken += [f"{path.relative_to(SRC)}:{line}: {name} uses {library}" for line in lines]
+    assert not broken, "\n".join(broken)
+
+
+def test_no_shell_strings() -> None:
+    """Processes get argument lists; `shell=True` and `os.system` do not occur."""
+    broken = []
+    for _, path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "shell":
+                broken.append(f"{path.relative_to(SRC)}:{node.value.lineno}: shell=")
+            if isinstance(node, ast.Attribute) and node.attr in {"system", "popen"}:
+                broken.append(f"{path.relative_to(SRC)}:{node.lineno}: {node.attr}")
+    assert not broken, "\n".join(broken)
+
+
+def loaded_by(*args: str) -> set[str]:
+    """The modules that a command line loads in a fresh interpreter."""
+    code = (
+        "import sys, io, contextlib\n"
+        "from lockyard.cli.root import run\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
+        "    code = run(sys.argv[1:], environ={})\n"
+        "assert code == 0, code\n"
+        "print(*sorted(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(SRC)}
+    )
+    return set(done.stdout.split())
+
+
+def test_help_is_light() -> None:
+    """`--help` loads no rattler and none of the heavy libraries."""
+    heavy = {"rattler", "docker", "boto3", "httpx", "conda_lock", "pydantic_core", "jinja2"}
+    assert not loaded_by("--help") & (heavy - {"pydantic_core"})
