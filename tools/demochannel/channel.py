@@ -55,7 +55,7 @@ def is_complete(output: Path) -> bool:
     stamp = read_json(output / STAMP)
     if stamp.get("schema") != 1 or stamp.get("inputs") != inputs_hash("channel"):
         return False
-    paths = {output / name: size for name, size in stamp["files"].items()}
+    paths = {output / name: size for name, size in stamp.get("files", {}).items()}
     return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
