@@ -4,7 +4,7 @@ A port that needs a heavy library is a factory in the `Toolbox`, so that command
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,30 +133,80 @@ class Toolbox:
     packages: Callable[[], PackageSource]
     sandbox: Callable[[Path], AbstractContextManager[Runner]]
     """Takes an OCI layout (its only image) and gives a runner inside it."""
-    registry: Callable[[str], "RegistryPort"]
+    registry: "RegistryFactory"
     """Takes a repository (`HOST/NAME` or `oci:DIR`) and gives its registry."""
 
 
+class RegistryFactory(Protocol):
+    """Opens repositories."""
+
+    def __call__(self, target: str, *, insecure: bool = False) -> "RegistryPort":
+        """Open `HOST/NAME` or `oci:DIR`; `insecure` allows plain http to hosts that are not this machine.
+
+        Raises:
+            ConfigError: the target is malformed.
+
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSession:
+    """An upload that has begun: where it goes on and how many bytes are there, `None` when only the registry knows."""
+
+    location: str
+    offset: int | None = None
+
+
 class RegistryPort(Protocol):
-    """One repository of a registry, or an OCI layout that stands for one."""
+    """One repository of a registry, or an OCI layout that stands for one. Thread-safe; every failure is a `RegistryError`.
+
+    A *reference* is a tag or a digest `sha256:…`.
+    """
+
+    @property
+    def registry(self) -> str | None:
+        """What repositories must share to mount each other's blobs; `None` when there is no mounting."""
 
     def manifest_digest(self, reference: str) -> str | None:
-        """Return the digest behind a tag or digest, `None` when there is none."""
+        """Return the digest behind a reference, `None` when there is none."""
 
-    def has_blob(self, digest: str) -> bool:
-        """Tell whether the blob is there."""
-
-    def mount_blob(self, digest: str, size: int, source: str) -> bool:
-        """Try to mount from the repository name `source` of the same registry; `False` when it must be uploaded."""
-
-    def upload_blob(self, path: Path, digest: str, size: int, progress: Callable[[int], None]) -> int:
-        """Send one blob; return the bytes sent."""
+    def get_manifest(self, reference: str) -> bytes | None:
+        """Return the manifest's bytes, `None` when there is none."""
 
     def put_manifest(self, reference: str, body: bytes, media_type: str) -> None:
-        """Put a manifest under a tag or digest."""
+        """Put a manifest under a reference; what it refers to must be there."""
 
-    def get_manifest(self, reference: str) -> bytes:
-        """Return the manifest's bytes."""
+    def tags(self) -> tuple[str, ...]:
+        """Return all tags, sorted; none when the repository does not exist yet."""
 
-    def tags(self) -> Iterable[str]:
-        """Return all tags."""
+    def present_blobs(self, blobs: Mapping[str, int]) -> frozenset[str]:
+        """Return which of the blobs (digest → size in bytes) the repository has."""
+
+    def mount_blob(self, digest: str, source: str) -> UploadSession | None:
+        """Mount a blob from the repository `source` of the same registry.
+
+        Returns `None` when it is mounted, else the session to upload it with.
+        """
+
+    def upload_blob(
+        self,
+        path: Path,
+        digest: str,
+        size: int,
+        *,
+        progress: Callable[[int], None],
+        session: UploadSession | None = None,
+        on_session: Callable[[UploadSession], None] | None = None,
+    ) -> int:
+        """Send one blob from a file, in bounded memory, and return the bytes sent.
+
+        `progress` gets bytes as they become part of the blob (negative when they were lost), `on_session` where a large
+        upload can go on after this process has died.
+
+        Raises:
+            HashMismatchError: the file is not what `digest` names; the registry has not got it then.
+
+        """
+
+    def close(self) -> None:
+        """Close connections."""

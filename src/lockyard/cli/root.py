@@ -70,10 +70,15 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
 
         return open_sandbox(layout, cache_dir=cache, log=log)
 
-    def registry(target: str) -> RegistryPort:
-        from lockyard.registry.client import open_repository
+    def registry(target: str, *, insecure: bool = False) -> RegistryPort:
+        if target.startswith("oci:"):
+            from lockyard.registry.directory import OciDirectory
 
-        return open_repository(target, environ=environ, log=log)
+            return OciDirectory(Path(target.removeprefix("oci:")))
+        from lockyard.registry.client import RegistryClient
+        from lockyard.registry.credentials import DockerCredentials
+
+        return RegistryClient(target, DockerCredentials(environ), insecure=insecure, log=log)
 
     return Toolbox(
         log=log,
