@@ -1,0 +1,381 @@
+"""The package cache, effects: archives brought in, checked by hash, taken apart safely, kept as one step.
+
+`packages/v1/KIND/HEX/` holds `archive.conda` (or `archive.tar.bz2`), the extracted `files/` and `stamp.json`. It appears
+by one rename, so it is whole or not there; readers take no lock. `packages/v1/partial/` holds downloads under way, which
+a later run continues. Nothing of a package whose bytes are not those of the lock, or whose archive names a place outside
+of the package, is ever kept.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import posixpath
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from lockyard import fs, http
+from lockyard.conda.channels import parse_package_url, redact
+from lockyard.conda.lock import LockedPackage
+from lockyard.errors import BuildError, HashMismatchError
+from lockyard.ports import FetchedPackage, Log
+
+_SCHEMA = 1
+_CHUNK = 1 << 20
+_WORKERS = 8
+_BAD_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, RuntimeError)
+Progress = Callable[[int], None]
+
+
+class PackageCache:
+    """The `PackageSource` port: packages below `cache_dir`; any number of processes may use it at once.
+
+    `make_client` and `retries` are for tests; a client is only made when something must come over HTTP.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache_dir: Path,
+        log: Log,
+        workers: int = _WORKERS,
+        make_client: Callable[[], Any] = http.make_client,
+        retries: http.Retries | None = None,
+    ) -> None:
+        self._place = cache_dir / "packages" / "v1"
+        self._log = log
+        self._workers = workers
+        self._make_client = make_client
+        self._retries = retries or http.Retries()
+
+    def fetch(self, packages: Sequence[LockedPackage], *, root: Path) -> Mapping[str, FetchedPackage]:
+        """Bring all `packages` into the cache; `file:` addresses are relative to `root`.
+
+        Raises:
+            HashMismatchError: bytes differ from the lock; nothing of that package is kept.
+            BuildError: a package cannot be reached, has no hash, or its archive is damaged or hostile.
+            ConfigError: an address leaves the root.
+
+        """
+        wanted = {package.dist: package for package in packages}
+        weak = [dist for dist, package in wanted.items() if package.sha256 is None and package.md5 is not None]
+        if weak:
+            self._log.warning(f"{len(weak)} packages are checked by md5 only, the lock has no sha256: {_some(weak)}")
+        missing = [package for package in wanted.values() if not _stamp_path(self._entry(package)).is_file()]
+        total = sum(package.size or 0 for package in missing) if all(item.size for item in missing) else None
+        with contextlib.ExitStack() as stack:
+            client = _LazyClient(self._make_client, stack)
+            advance = stack.enter_context(self._progress(len(missing), total))
+            pool = ThreadPoolExecutor(self._workers, thread_name_prefix="fetch")
+            # On the first failure what has not begun is dropped; what runs ends by itself.
+            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            jobs = {dist: pool.submit(self._one, item, root, client, advance) for dist, item in wanted.items()}
+            return {dist: job.result() for dist, job in jobs.items()}
+
+    def _progress(self, count: int, total: int | None) -> contextlib.AbstractContextManager[Progress]:
+        if not count:
+            return contextlib.nullcontext(lambda _: None)
+        return self._log.progress(f"fetching {count} package{'s' * (count != 1)}", total, "B")
+
+    def _entry(self, package: LockedPackage) -> Path:
+        kind, digest = _key(package)
+        return self._place / kind / digest
+
+    def _one(self, package: LockedPackage, root: Path, client: "_LazyClient", advance: Progress) -> FetchedPackage:
+        parse_package_url(package.url, source=package.dist)
+        entry = self._entry(package)
+        archive = entry / f"archive{'.conda' if package.url.endswith('.conda') else '.tar.bz2'}"
+        if not self._is_sound(package, entry, archive):
+            with _wait_for(entry.with_name(f".{entry.name}.lock")):
+                if not self._is_sound(package, entry, archive, quiet=True):
+                    self._bring(package, entry, archive.name, root, client, advance)
+                    return FetchedPackage(package, archive, entry / "files", fetched=True)
+        return FetchedPackage(package, archive, entry / "files", fetched=False)
+
+    def _is_sound(self, package: LockedPackage, entry: Path, archive: Path, *, quiet: bool = False) -> bool:
+        """Tell whether the entry is there and its archive is still the bytes of the lock."""
+        data = fs.read_file(_stamp_path(entry))
+        if data is None:
+            return False
+        try:
+            stamp = json.loads(data)
+            found = _digests(archive, package)
+            sound = (
+                stamp["schema"] == _SCHEMA
+                and stamp["sha256"] == found["sha256"]
+                and _matches(package, found)
+                and (entry / "files").is_dir()
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            sound = False
+        if not sound and not quiet:
+            self._log.warning(f"{package.dist}: its files in the package cache were changed; fetching it again")
+        return sound
+
+    def _bring(
+        self, package: LockedPackage, entry: Path, name: str, root: Path, client: "_LazyClient", advance: Progress
+    ) -> None:
+        part = self._place / "partial" / f"{'-'.join(_key(package))}.part"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        resumed = part.exists()
+        self._get(package, part, root, client, advance)
+        found = _digests(part, package)
+        if resumed and not _matches(package, found):
+            # What an earlier run left may itself be wrong: once more from the first byte.
+            part.unlink()
+            self._get(package, part, root, client, advance)
+            found = _digests(part, package)
+        if not _matches(package, found):
+            part.unlink()
+            kind, expected = _key(package)
+            raise HashMismatchError(
+                f"{package.dist}: the bytes at {redact(package.url)} are not those of the lock",
+                hint="if the channel replaced the package on purpose, lock again: lockyard lock",
+                details=(f"{kind} in the lock: {expected}", f"{kind} received:    {found[kind]}"),
+            )
+        for stale in entry.parent.glob(f".{entry.name}.new-*"):  # of a killed process: the entry's lock is ours
+            shutil.rmtree(stale)
+        with fs.temporary_directory(entry.parent, entry.name) as stage:
+            part.replace(stage / name)
+            try:
+                unpack(stage / name, stage / "files")
+            except BuildError as error:
+                raise BuildError(f"{package.dist}: {error.message}", hint=error.hint, details=error.details) from error
+            stamp = {"schema": _SCHEMA, "dist": package.dist, **found}
+            fs.atomic_write(_stamp_path(stage), json.dumps(stamp, sort_keys=True).encode())
+            stage.chmod(0o755)
+            if entry.exists():
+                shutil.rmtree(entry)
+            stage.rename(entry)
+
+    def _get(self, package: LockedPackage, part: Path, root: Path, client: "_LazyClient", advance: Progress) -> None:
+        if package.url.startswith("file:"):
+            _copy(_local_path(package, root), part, package, advance)
+            return
+        try:
+            http.download(client.get(), package.url, part, size=package.size, retries=self._retries, progress=advance)
+        except http.TransferError as error:
+            hint = "the channel has it no more: lock again" if error.status in {404, 410} else None
+            raise BuildError(f"{package.dist} cannot be fetched: {error}", hint=hint) from error
+
+
+class _LazyClient:
+    """One client for all threads, made at first use, closed with the stack."""
+
+    def __init__(self, make: Callable[[], Any], stack: contextlib.ExitStack) -> None:
+        import threading
+
+        self._make = make
+        self._stack = stack
+        self._guard = threading.Lock()
+        self._client: Any = None
+
+    def get(self) -> Any:
+        with self._guard:
+            if self._client is None:
+                self._client = self._stack.enter_context(self._make())
+            return self._client
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Take a `.conda` or `.tar.bz2` package apart into the new directory `target`.
+
+    Modes are the archive's permission bits, whatever the umask; owners and times are not kept.
+
+    Raises:
+        BuildError: the archive is damaged, or holds an absolute path, `..`, a device, a link that leads out of the
+            package, or a file below a link. What was written by then is below `target`.
+
+    """
+    target.mkdir(parents=True)
+    out = _Unpacker(target)
+    try:
+        if archive.name.endswith(".conda"):
+            _unpack_conda(archive, out)
+        else:
+            with tarfile.open(archive, "r|bz2") as tar:
+                out.add(tar)
+    except _BAD_ARCHIVE as error:
+        raise BuildError(f"the archive is damaged: {error}", hint="ask the channel's owner") from error
+    out.check_links()
+
+
+def _unpack_conda(archive: Path, out: "_Unpacker") -> None:
+    """Unpack both parts of the `.conda` format: `pkg-*.tar.zst` and `info-*.tar.zst` stored in a zip file."""
+    import zstandard
+
+    with zipfile.ZipFile(archive) as outer:
+        for part in ("pkg-", "info-"):
+            names = [name for name in outer.namelist() if name.startswith(part) and name.endswith(".tar.zst")]
+            if len(names) != 1:
+                raise BuildError(f"the archive has {len(names)} parts {part}*.tar.zst, not one")
+            try:
+                with (
+                    outer.open(names[0]) as raw,
+                    zstandard.ZstdDecompressor().stream_reader(raw) as stream,
+                    tarfile.open(fileobj=stream, mode="r|") as tar,
+                ):
+                    out.add(tar)
+            except zstandard.ZstdError as error:
+                raise BuildError(f"the archive is damaged: {names[0]}: {error}") from error
+
+
+@dataclass
+class _Unpacker:
+    """Writes members below `root` and refuses what could reach outside of it."""
+
+    root: Path
+    files: set[str] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)
+
+    def add(self, tar: tarfile.TarFile) -> None:
+        for member in tar:
+            name = self._name(member.name)
+            if name is None:
+                continue
+            path = self.root / name
+            if member.isdir():
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_room(name, path)
+            if member.isreg():
+                self._file(tar, member, path)
+                self.files.add(name)
+            elif member.islnk():
+                self._hard_link(member, path)
+                self.files.add(name)
+            elif member.issym():
+                self._symlink(member, name, path)
+                self.links.add(name)
+            else:
+                raise _hostile(member.name, "is neither a file, a directory nor a link")
+
+    def check_links(self) -> None:
+        """Refuse links that lead outside once all of them are there: link to link may climb where text does not."""
+        root = os.path.realpath(self.root)
+        for name in sorted(self.links):
+            real = os.path.realpath(self.root / name)
+            if real != root and not real.startswith(f"{root}/"):
+                raise _hostile(name, "is a link that leads out of the package")
+
+    def _name(self, text: str) -> str | None:
+        parts = text.removeprefix("./").rstrip("/").split("/")
+        if parts in (["."], [""]) and text in {".", "./"}:
+            return None
+        if text.startswith("/") or any(part in {"", ".", ".."} for part in parts) or "\0" in text:
+            raise _hostile(text, "is not a plain relative path")
+        for depth in range(1, len(parts)):
+            if "/".join(parts[:depth]) in self.links:
+                raise _hostile(text, "lies below a link")
+        return "/".join(parts)
+
+    def _make_room(self, name: str, path: Path) -> None:
+        if name in self.links:
+            raise _hostile(name, "comes twice, once as a link")
+        if name in self.files:
+            path.unlink()
+
+    @staticmethod
+    def _file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+        source = tar.extractfile(member)
+        if source is None:
+            raise _hostile(member.name, "has no content")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, 0o600), "wb") as out:
+            shutil.copyfileobj(source, out, _CHUNK)
+            os.fchmod(out.fileno(), (member.mode & 0o777) | 0o400)
+
+    def _hard_link(self, member: tarfile.TarInfo, path: Path) -> None:
+        source = self._name(member.linkname)
+        if source is None or source not in self.files:
+            raise _hostile(member.name, f"is a hard link to {member.linkname!r:.200}, which is no file of the package")
+        os.link(self.root / source, path, follow_symlinks=False)
+
+    @staticmethod
+    def _symlink(member: tarfile.TarInfo, name: str, path: Path) -> None:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+        if not member.linkname or member.linkname.startswith("/") or target == ".." or target.startswith("../"):
+            raise _hostile(member.name, f"is a link to {member.linkname!r:.200}, which is outside of the package")
+        path.symlink_to(member.linkname)
+
+
+def _hostile(name: str, what: str) -> BuildError:
+    return BuildError(f"the archive is refused: {name!r:.300} {what}", hint="ask the channel's owner")
+
+
+def _key(package: LockedPackage) -> tuple[str, str]:
+    if package.sha256 is not None:
+        return "sha256", package.sha256
+    if package.md5 is not None:
+        return "md5", package.md5
+    raise BuildError(
+        f"{package.dist}: the lock has no hash for it, so nothing can check what is fetched",
+        hint="lock the release again: lockyard lock",
+    )
+
+
+def _matches(package: LockedPackage, found: Mapping[str, object]) -> bool:
+    kind, expected = _key(package)
+    return found[kind] == expected
+
+
+def _stamp_path(entry: Path) -> Path:
+    return entry / "stamp.json"
+
+
+def _digests(path: Path, package: LockedPackage) -> dict[str, str]:
+    """Return the sha256 of a file, and its md5 where the lock has nothing better."""
+    states = {"sha256": hashlib.sha256()}
+    if package.sha256 is None:
+        states["md5"] = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            for state in states.values():
+                state.update(chunk)
+    return {kind: state.hexdigest() for kind, state in states.items()}
+
+
+def _local_path(package: LockedPackage, root: Path) -> Path:
+    """Return the file behind a `file:` address; `parse_package_url` has refused what leaves the root."""
+    if package.url.startswith("file:///"):
+        return Path(unquote(urlsplit(package.url).path))
+    return fs.inside(root, unquote(package.url.removeprefix("file:")), source=package.dist)
+
+
+def _copy(source: Path, part: Path, package: LockedPackage, advance: Progress) -> None:
+    try:
+        with source.open("rb") as stream, part.open("wb") as out:
+            _pour(stream, out, advance)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        part.unlink(missing_ok=True)
+        raise BuildError(
+            f"{package.dist}: {package.url} does not exist", hint="the channel has it no more: lock again"
+        ) from error
+
+
+def _pour(stream: IO[bytes], out: IO[bytes], advance: Progress) -> None:
+    while chunk := stream.read(_CHUNK):
+        out.write(chunk)
+        advance(len(chunk))
+
+
+@contextlib.contextmanager
+def _wait_for(path: Path) -> Iterator[None]:
+    """Hold the lock file, waiting for other threads and processes that fetch the same package."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
