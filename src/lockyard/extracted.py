@@ -1,0 +1,74 @@
+"""Extracted packages on disk, read safely: the `PackageReader` of `oci.contents`."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from lockyard.errors import BuildError
+from lockyard.oci.contents import FileStat
+
+CHUNK = 1 << 20
+
+
+class DirectoryReader:
+    """Reads below one directory; a path that leads through a symbolic link is refused, so nothing outside is read."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fspath(root)
+        self._plain = {""}
+
+    def stat(self, path: str) -> FileStat | None:
+        """Return what `lstat` says, `None` for nothing."""
+        try:
+            found = os.lstat(self._inside(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        mode = found.st_mode
+        kinds = (("file", stat.S_ISREG), ("symlink", stat.S_ISLNK), ("directory", stat.S_ISDIR))
+        kind = next((name for name, check in kinds if check(mode)), "other")
+        return FileStat(kind, stat.S_IMODE(mode), found.st_size)  # type: ignore[arg-type]  # the literals above
+
+    def read(self, path: str) -> bytes | None:
+        """Return the bytes of a regular file, `None` when there is none."""
+        try:
+            return b"".join(self.chunks(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """Give the bytes of a regular file in pieces of 1 MiB."""
+        handle = os.open(self._inside(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise BuildError(f"{self._root}/{path} is not a regular file")
+            while data := os.read(handle, CHUNK):
+                yield data
+        finally:
+            os.close(handle)
+
+    def readlink(self, path: str) -> bytes:
+        """Return the target of a symbolic link."""
+        return os.fsencode(os.readlink(self._inside(path)))  # noqa: PTH115 - Path would turn ./x into x
+
+    def _inside(self, path: str) -> str:
+        parts = path.split("/")
+        if any(part in {"", ".", ".."} for part in parts):
+            raise BuildError(f"path {path!r} leaves {self._root}")
+        parent = "/".join(parts[:-1])
+        if parent not in self._plain:
+            self._check(parts[:-1])
+        return f"{self._root}/{path}"
+
+    def _check(self, parts: list[str]) -> None:
+        for length in range(1, len(parts) + 1):
+            directory = "/".join(parts[:length])
+            if directory in self._plain:
+                continue
+            try:
+                mode = os.lstat(f"{self._root}/{directory}").st_mode
+            except FileNotFoundError:
+                return
+            if stat.S_ISLNK(mode):
+                raise BuildError(f"{self._root}: {directory} is a link that other paths lead through")
+            self._plain.add(directory)

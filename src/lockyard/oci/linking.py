@@ -1,0 +1,240 @@
+"""A conda package becomes files at the target prefix: what an installer would write, without writing it.
+
+No files are opened here; a `PackageReader` gives the extracted package. The model is rattler's installer, which an integration test compares with file by file. Differences, on purpose: `conda-meta/*.json` is readable
+by everyone and holds no path of the building machine.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lockyard.conda.lock import LockedPackage
+from lockyard.errors import BuildError, HashMismatchError
+from lockyard.oci.contents import EntryPoint, Manifest, PackagePath, PackageReader, Python
+from lockyard.oci.placeholders import python_shebang, replace_binary, replace_text
+from lockyard.oci.tar import EPOCH, Entry
+
+LINKING_VERSION = 1
+"""Goes into every cache key: raise it when the same package would give other files."""
+
+_PYC_RE = re.compile(r"(.*/)?__pycache__/([^/]+)\.cpython-\d+\.pyc")
+_SCRIPT = """\
+{shebang}
+# -*- coding: utf-8 -*-
+import re
+import sys
+
+from {module} import {name}
+
+if __name__ == '__main__':
+\tsys.argv[0] = re.sub(r'(-script\\.pyw?|\\.exe)?$', '', sys.argv[0])
+\tsys.exit({function}())
+"""
+
+
+@dataclass
+class _Linked:
+    """A file on its way: its tar entry, and the `paths_data` record that is complete once the entry is written."""
+
+    entry: Entry
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Linker:
+    """Places packages at `prefix` (absolute) for `uid:gid`."""
+
+    prefix: str
+    uid: int = 0
+    gid: int = 0
+    python: Python | None = None
+
+    def entries(self, manifest: Manifest, places: Mapping[str, str], reader: PackageReader) -> Iterator[Entry]:
+        """Give the files of a package and its `conda-meta` record, without their parent directories.
+
+        The bytes are checked against `paths.json` while they are read.
+
+        Raises:
+            HashMismatchError: a file is not what the package says.
+            BuildError: a placeholder cannot be replaced.
+
+        """
+        times = _source_times(manifest, reader)
+        records = []
+        for target, item in manifest.targets.items():
+            place = places[target]
+            if isinstance(item, EntryPoint):
+                linked = self._script(item, place)
+            else:
+                linked = self._file(manifest.package, item, place, reader, times.get(item.source, EPOCH))
+            yield linked.entry
+            if linked.record:
+                record = {"_path": place, **linked.record}
+                records.append({**record, "original_path": target} if place != target else record)
+        records.sort(key=lambda record: record["_path"].split("/"))
+        body = _pretty(_prefix_record(manifest.package, records))
+        yield self._regular(f"conda-meta/{manifest.package.dist}.json", body, 0o644)
+
+    def history(self, packages: Iterable[LockedPackage], specs: Iterable[str], when: str) -> Entry:
+        """Give `conda-meta/history`, from which conda reads what the user asked for."""
+        lines = [f"==> {when} <==", *(f"+{package.channel}/{package.subdir}::{package.dist}" for package in packages)]
+        lines.append(f"# update specs: {json.dumps(sorted(specs))}")
+        return self._regular("conda-meta/history", ("\n".join(lines) + "\n").encode(), 0o644)
+
+    def parents(self, path: bytes) -> Iterator[Entry]:
+        """Give the directories above a path of the image, outermost first; the same everywhere."""
+        root = self.prefix.lstrip("/").encode()
+        parts = path.split(b"/")[:-1]
+        for length in range(1, len(parts) + 1):
+            directory = b"/".join(parts[:length])
+            inside = directory == root or directory.startswith(root + b"/")
+            yield Entry(directory, "directory", 0o755, *((self.uid, self.gid) if inside else (0, 0)))
+
+    def _path(self, place: str) -> bytes:
+        return f"{self.prefix.lstrip('/')}/{place}".encode(errors="surrogateescape")
+
+    def _regular(self, place: str, data: bytes, mode: int, mtime: int = EPOCH) -> Entry:
+        return Entry(self._path(place), "file", mode, self.uid, self.gid, mtime, len(data), chunks=lambda: (data,))
+
+    def _script(self, point: EntryPoint, place: str) -> _Linked:
+        assert self.python is not None  # read_manifest makes entry points only with one  # noqa: S101 - for mypy
+        text = _SCRIPT.format(
+            shebang=python_shebang(f"{self.prefix}/{self.python.executable}"),
+            module=point.module,
+            name=point.function.split(".")[0],
+            function=point.function,
+        )
+        data = text.encode()
+        record = {"path_type": "unix_python_entry_point", "sha256": _sha256(data), "size_in_bytes": len(data)}
+        return _Linked(self._regular(place, data, 0o775), record)
+
+    def _file(
+        self, package: LockedPackage, item: PackagePath, place: str, reader: PackageReader, mtime: int
+    ) -> _Linked:
+        stat = reader.stat(item.source)
+        expected = {"hardlink": "file", "softlink": "symlink", "directory": "directory"}[item.kind]
+        if stat is None or stat.kind != expected:
+            raise _damaged(package, item.source, f"is {stat.kind if stat else 'missing'}, not a {expected}")
+        record: dict[str, Any] = {"path_type": item.kind}
+        if item.no_link:
+            record["no_link"] = True
+        if item.sha256 is not None:
+            record["sha256"] = item.sha256
+        if item.kind == "directory":
+            return _Linked(Entry(self._path(place), "directory", 0o755, self.uid, self.gid))
+        if item.kind == "softlink":
+            target = reader.readlink(item.source)
+            size = len(target) if item.size is None else item.size
+            record |= {"sha256_in_prefix": _sha256(target), "size_in_bytes": size}
+            return _Linked(Entry(self._path(place), "symlink", 0o777, self.uid, self.gid, target=target), record)
+        if item.placeholder is not None:
+            data = self._replaced(package, item, reader)
+            digest = _sha256(data)
+            if digest != item.sha256:
+                record["sha256_in_prefix"] = digest
+            record |= {"size_in_bytes": len(data), "file_mode": item.file_mode, "prefix_placeholder": item.placeholder}
+            return _Linked(self._regular(place, data, stat.mode, mtime), record)
+        record["size_in_bytes"] = stat.size if item.size is None else item.size
+        chunks = functools.partial(_verified, package, item, reader, record)
+        entry = Entry(
+            self._path(place), "file", stat.mode, self.uid, self.gid, mtime, record["size_in_bytes"], chunks=chunks
+        )
+        return _Linked(entry, record)
+
+    def _replaced(self, package: LockedPackage, item: PackagePath, reader: PackageReader) -> bytes:
+        data = b"".join(_verified(package, item, reader, {}))
+        replace = replace_text if item.file_mode == "text" else replace_binary
+        try:
+            return replace(data, item.placeholder or "", self.prefix)
+        except BuildError as error:
+            raise BuildError(f"{package.dist}: {item.source}: {error.message}", hint=error.hint) from error
+
+
+def _verified(
+    package: LockedPackage, item: PackagePath, reader: PackageReader, record: dict[str, Any]
+) -> Iterator[bytes]:
+    """Give the bytes of a file; raise at the end when they are not those of `paths.json`."""
+    state = hashlib.sha256()
+    size = 0
+    for chunk in reader.chunks(item.source):
+        state.update(chunk)
+        size += len(chunk)
+        yield chunk
+    if item.sha256 is not None and state.hexdigest() != item.sha256:
+        raise _damaged(package, item.source, f"has sha256 {state.hexdigest()}, not {item.sha256}")
+    if item.size is not None and size != item.size:
+        raise _damaged(package, item.source, f"has {size} bytes, not {item.size}")
+    if item.sha256 is None:
+        record["sha256_in_prefix"] = state.hexdigest()
+
+
+def _damaged(package: LockedPackage, path: str, what: str) -> HashMismatchError:
+    return HashMismatchError(
+        f"package {package.dist} in the cache is damaged: {path} {what}",
+        hint=f"remove {package.dist} from the package cache and try again",
+    )
+
+
+def _source_times(manifest: Manifest, reader: PackageReader) -> dict[str, int]:
+    """Return source path → the time that the package's own `.pyc` expects (PEP 552), so that Python uses it.
+
+    The times of an extracted package are not used: they depend on who extracted it.
+    """
+    sources = {item.source for item in manifest.targets.values() if isinstance(item, PackagePath)}
+    times = {}
+    for path in sources:
+        match = _PYC_RE.fullmatch(path)
+        source = f"{match[1] or ''}{match[2]}.py" if match else ""
+        if source not in sources:
+            continue
+        stat = reader.stat(path)
+        head = next(reader.chunks(path), b"")[:16] if stat is not None and stat.kind == "file" else b""
+        if len(head) == 16 and head[4:8] == bytes(4):
+            times[source] = int.from_bytes(head[8:12], "little")
+    return times
+
+
+def _prefix_record(package: LockedPackage, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the content of `conda-meta/NAME-VERSION-BUILD.json`."""
+    optional = {
+        "arch": package.arch,
+        "constrains": list(package.constrains),
+        "features": package.features,
+        "license": package.license,
+        "license_family": package.license_family,
+        "md5": package.md5,
+        "noarch": package.noarch,
+        "platform": package.platform,
+        "python_site_packages_path": package.python_site_packages_path,
+        "sha256": package.sha256,
+        "size": package.size,
+        "timestamp": package.timestamp,
+        "track_features": " ".join(package.track_features),
+    }
+    return {
+        **{key: value for key, value in optional.items() if value not in (None, [], "")},
+        "build": package.build,
+        "build_number": package.build_number,
+        "channel": package.channel,
+        "depends": list(package.depends),
+        "files": [record["_path"] for record in records],
+        "fn": package.file_name,
+        "name": package.name,
+        "paths_data": {"paths": records, "paths_version": 1},
+        "requested_specs": [],
+        "subdir": package.subdir,
+        "url": package.url,
+        "version": package.version,
+    }
+
+
+def _pretty(value: object) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="surrogateescape")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,330 @@
+"""Deterministic layers: a tar stream by hand, compressed and hashed while it is written. No files are opened here.
+
+The tar is POSIX.1-2001 (`ustar` headers; a PAX record where a name, a link or a size does not fit), which every image
+tool reads. Gzip blobs are one member of independent 1 MiB deflate blocks, so that several threads can compress and the
+bytes still depend on the input, the library version and the level only; zstd is used with one or two threads, whose
+bytes are equal, never with 0, whose bytes depend on the machine.
+"""
+
+import collections
+import contextlib
+import hashlib
+import queue
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from lockyard.errors import BuildError
+from lockyard.oci.values import Digest, MediaType
+
+Compression = Literal["gzip", "zstd"]
+EPOCH = 315532800
+"""1980-01-01T00:00:00Z, the time of every file that has no better one: the earliest that a zip file can hold."""
+GZIP_LEVEL = 4
+ZSTD_LEVEL = 3
+BLOCK = 1 << 20
+_PENDING = 8  # blocks in flight per layer: bounds memory
+_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, unknown system
+_ZEROS = bytes(512)
+_TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "directory": b"5"}
+
+Sink = Callable[[bytes], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A member of a layer.
+
+    `path` has no leading and no trailing slash and may be any bytes but NUL; `target` is the text of a symbolic link or
+    the path of a hard link's file, which must come before it. `chunks` gives the `size` bytes of a file.
+    """
+
+    path: bytes
+    kind: Literal["file", "hardlink", "symlink", "directory"]
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int = EPOCH
+    size: int = 0
+    target: bytes = b""
+    chunks: Callable[[], Iterable[bytes]] = tuple
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBlob:
+    """What a finished layer is: its blob (`digest`, `size`), and its tar (`diff_id`, `uncompressed` bytes)."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    diff_id: Digest
+    uncompressed: int
+
+
+class Compressor(Protocol):
+    """Takes bytes, gives compressed bytes to its sink."""
+
+    def write(self, data: bytes) -> None:
+        """Take bytes."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+def compressor_id(compression: Compression) -> str:
+    """Return name, version and level of the compressor: a part of every cache key."""
+    if compression == "zstd":
+        import zstandard
+
+        return f"zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))} level {ZSTD_LEVEL}"
+    from zlib_ng import zlib_ng
+
+    return f"zlib-ng {zlib_ng.ZLIBNG_VERSION} level {GZIP_LEVEL} blocks {BLOCK}"
+
+
+def write_layer(
+    entries: Iterable[Entry], sink: Sink, *, compression: Compression = "gzip", executor: Executor, threads: int = 2
+) -> LayerBlob:
+    """Write the entries as one compressed layer to `sink` and return what was written.
+
+    `executor` runs deflate blocks (threads); neither it nor `threads` changes a byte.
+
+    Raises:
+        BuildError: an entry is not what it says it is.
+
+    """
+    out = _Hashed(sink)
+    compressor = _compressor(compression, out.write, executor, threads)
+    plain = _Hashed(compressor.write)
+    with _piped(plain.write) as write:
+        write_tar(entries, write)
+    compressor.close()
+    media_type = MediaType.LAYER_ZSTD if compression == "zstd" else MediaType.LAYER_GZIP
+    return LayerBlob(media_type, out.digest, out.size, plain.digest, plain.size)
+
+
+def write_tar(entries: Iterable[Entry], sink: Sink) -> None:
+    """Write an uncompressed tar of the entries, in their order.
+
+    Raises:
+        BuildError: a file gives more or fewer bytes than its size.
+
+    """
+    buffer = bytearray()
+    for entry in entries:
+        buffer += header(entry)
+        if entry.kind == "file":
+            left = entry.size
+            for chunk in entry.chunks():
+                left -= len(chunk)
+                buffer += chunk
+                if len(buffer) >= BLOCK:
+                    sink(bytes(buffer))
+                    buffer.clear()
+            if left:
+                raise BuildError(
+                    f"{entry.path.decode(errors='replace')} is {entry.size - left} bytes, not {entry.size}"
+                )
+            buffer += _ZEROS[: -entry.size % 512]
+        if len(buffer) >= BLOCK:
+            sink(bytes(buffer))
+            buffer.clear()
+    sink(bytes(buffer) + _ZEROS * 2)
+
+
+def header(entry: Entry) -> bytes:
+    """Return the header blocks of an entry.
+
+    Raises:
+        BuildError: the path is empty, absolute, leaves the root, or holds a NUL.
+
+    """
+    _check(entry)
+    path = entry.path + b"/" if entry.kind == "directory" else entry.path
+    size = entry.size if entry.kind == "file" else 0
+    records = []
+    prefix, name = _split(path)
+    if name is None:
+        records.append(_record(b"path", path))
+        prefix, name = b"", path[:100]
+    if len(entry.target) > 100:
+        records.append(_record(b"linkpath", entry.target))
+    for key, value, limit in ((b"size", size, 8**11), (b"uid", entry.uid, 8**7), (b"gid", entry.gid, 8**7)):
+        if value >= limit:
+            records.append(_record(key, b"%d" % value))
+    if not 0 <= entry.mtime < 8**11:
+        records.append(_record(b"mtime", b"%d" % entry.mtime))
+    block = _block(name, prefix, entry.mode, entry, size, _TYPES[entry.kind])
+    if not records:
+        return block
+    body = b"".join(records)
+    extended = Entry(b"././@PaxHeader", "file", 0o644, size=len(body))
+    return _block(extended.path, b"", 0o644, extended, len(body), b"x") + body + _ZEROS[: -len(body) % 512] + block
+
+
+def _check(entry: Entry) -> None:
+    parts = entry.path.split(b"/")
+    if b"" in parts or b".." in parts or b"." in parts or b"\0" in entry.path or b"\0" in entry.target:
+        raise BuildError(f"unsafe path in a layer: {entry.path.decode(errors='replace')!r}")
+
+
+def _split(path: bytes) -> tuple[bytes, bytes | None]:
+    """Split a path into the `prefix` and `name` fields of ustar; `None` when it does not fit."""
+    if len(path) <= 100:
+        return b"", path
+    cut = path.find(b"/", max(0, len(path) - 101))
+    if cut < 0 or cut > 155 or cut == len(path) - 1:
+        return b"", None
+    return path[:cut], path[cut + 1 :]
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Return a PAX record: its own length, in decimal, comes first and counts itself."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    if len(str(length)) + rest != length:
+        length = rest + len(str(length))
+    return b"%d %b=%b\n" % (length, key, value)
+
+
+def _block(name: bytes, prefix: bytes, mode: int, entry: Entry, size: int, kind: bytes) -> bytes:
+    """Return one 512-byte ustar block; numbers that do not fit are 0, their PAX record has them."""
+    uid, gid = (value if value < 8**7 else 0 for value in (entry.uid, entry.gid))
+    mtime = entry.mtime if 0 <= entry.mtime < 8**11 else 0
+    block = b"".join(
+        (
+            name.ljust(100, b"\0"),
+            b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode & 0o7777, uid, gid, size if size < 8**11 else 0, mtime),
+            b" " * 8,
+            kind,
+            entry.target[:100].ljust(100, b"\0"),
+            b"ustar\x0000",
+            bytes(64),  # no user and group names
+            b"0000000\x000000000\0",
+            prefix.ljust(155, b"\0"),
+            bytes(12),
+        )
+    )
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+class _Hashed:
+    """Counts and hashes what goes to the next sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._state = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._state.update(data)
+        self.size += len(data)
+        self._sink(data)
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(f"sha256:{self._state.hexdigest()}")
+
+
+def _compressor(compression: Compression, sink: Sink, executor: Executor, threads: int) -> Compressor:
+    return GzipBlocks(sink, executor) if compression == "gzip" else ZstdStream(sink, threads)
+
+
+class GzipBlocks:
+    """One gzip member (RFC 1952) whose deflate blocks are independent; bytes do not depend on the executor."""
+
+    def __init__(self, sink: Sink, executor: Executor) -> None:
+        self._sink = sink
+        self._executor = executor
+        self._pending: collections.deque[Future[bytes]] = collections.deque()
+        self._buffer = bytearray()
+        self._crc = 0
+        self._size = 0
+        sink(_GZIP_HEADER)
+
+    def write(self, data: bytes) -> None:
+        """Take bytes; whole blocks start to compress."""
+        self._buffer += data
+        while len(self._buffer) >= BLOCK:
+            self._push(bytes(self._buffer[:BLOCK]))
+            del self._buffer[:BLOCK]
+
+    def close(self) -> None:
+        """Write the last block and the trailer."""
+        if self._buffer:
+            self._push(bytes(self._buffer))
+        self._drain(0)
+        self._sink(_deflate(b"", last=True) + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
+
+    def _push(self, block: bytes) -> None:
+        self._crc = zlib.crc32(block, self._crc)
+        self._size += len(block)
+        self._pending.append(self._executor.submit(_deflate, block))
+        self._drain(_PENDING)
+
+    def _drain(self, keep: int) -> None:
+        while len(self._pending) > keep:
+            self._sink(self._pending.popleft().result())
+
+
+def _deflate(block: bytes, *, last: bool = False) -> bytes:
+    from zlib_ng import zlib_ng
+
+    state = zlib_ng.compressobj(GZIP_LEVEL, zlib_ng.DEFLATED, -15)
+    return bytes(state.compress(block) + state.flush(zlib_ng.Z_FINISH if last else zlib_ng.Z_FULL_FLUSH))
+
+
+class ZstdStream:
+    """One zstd frame, written by one or two threads."""
+
+    def __init__(self, sink: Sink, threads: int) -> None:
+        import zstandard
+
+        # One and two threads give the same bytes, more do too, but 0 ("as many as there are") does not.
+        parameters = zstandard.ZstdCompressionParameters.from_level(ZSTD_LEVEL, threads=max(1, min(threads, 2)))
+        self._sink = sink
+        self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+
+    def write(self, data: bytes) -> None:
+        """Take bytes."""
+        out = self._stream.compress(data)
+        if out:
+            self._sink(out)
+
+    def close(self) -> None:
+        """End the frame."""
+        self._sink(self._stream.flush())
+
+
+@contextlib.contextmanager
+def _piped(sink: Sink) -> Iterator[Sink]:
+    """Give a sink that another thread empties: reading files, and hashing with compressing, go on at the same time."""
+    pending: queue.Queue[bytes | None] = queue.Queue(_PENDING)
+    failures: list[BaseException] = []
+
+    def consume() -> None:
+        while (data := pending.get()) is not None:
+            if not failures:
+                try:
+                    sink(data)
+                except BaseException as error:  # noqa: BLE001 - raised again in the producing thread
+                    failures.append(error)
+
+    def put(data: bytes) -> None:
+        if failures:
+            raise failures[0]
+        pending.put(data)
+
+    thread = threading.Thread(target=consume, name="layer-writer", daemon=True)
+    thread.start()
+    try:
+        yield put
+    finally:
+        pending.put(None)
+        thread.join()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,133 @@
+"""The files of an image are those that rattler installs at the same prefix."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import awkward, prefixes
+from support.demo import demo_channel
+from support.prefixes import Item
+
+from lockyard.conda.lock import LockedPackage
+from lockyard.extracted import DirectoryReader
+from lockyard.oci.contents import Python, read_manifest, resolve
+from lockyard.oci.linking import Linker
+
+pytestmark = pytest.mark.integration
+
+Installed = tuple[dict[str, Item], list[LockedPackage], Path]
+
+
+def install(archives: Iterable[Path], prefix: str, work: Path, ignored: tuple[str, ...] = ()) -> Installed:
+    """Install with rattler; return the prefix, the packages in install order, and the package cache."""
+    import rattler
+
+    async def run() -> tuple[list[Any], list[Any]]:
+        records = [await rattler.RepoDataRecord.from_package_archive(path.resolve()) for path in archives]
+        records = [record for record in records if record.name.normalized not in ignored]
+        await rattler.install(
+            records, target_prefix=work / "prefix", cache_dir=work / "cache", show_progress=False,
+            alternative_target_prefix=prefix, platform=rattler.Subdir("linux-64"),
+        )  # fmt: skip
+        order = rattler.PackageRecord.sort_topologically(list(records))
+        await asyncio.sleep(0.05)  # rattler's worker threads still drop Python objects
+        return records, order
+
+    records, order = asyncio.run(run())
+    by_name = {record.name.normalized: record for record in records}
+    packages = [locked(json.loads(by_name[item.name.normalized].to_json())) for item in order]
+    return prefixes.of_directory(work / "prefix"), packages, work / "cache"
+
+
+def locked(record: dict[str, Any]) -> LockedPackage:
+    """The lock's form of a rattler record."""
+    known = set(LockedPackage.__dataclass_fields__)
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in known}
+    features = record.get("track_features", ())
+    fields["track_features"] = tuple(features.split() if isinstance(features, str) else features)
+    return LockedPackage(**fields)
+
+
+def image(packages: list[LockedPackage], cache: Path, prefix: str) -> tuple[dict[str, Item], list[str]]:
+    """What Lockyard puts into the image, and the clobbers that it names."""
+    python = Python.of(packages)
+    readers = [DirectoryReader(cache / package.dist) for package in packages]
+    manifests = [read_manifest(*pair, python) for pair in zip(packages, readers, strict=True)]
+    places, clobbers = resolve(manifests)
+    linker = Linker(prefix, python=python)
+    items: dict[str, Item] = {}
+    for manifest, place, reader in zip(manifests, places, readers, strict=True):
+        items |= prefixes.of_entries(linker.entries(manifest, place, reader), prefix)
+    return items, [str(clobber) for clobber in clobbers]
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    channel = tmp_path_factory.mktemp("channel")
+    return [package.write(channel) for package in awkward.packages()]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["/opt/conda", "/opt/another-embedded/prefix", "/opt/a b/conda", "/" + "l" * 130 + "/conda"],
+    ids=["usual", "longer", "space", "too-long-for-a-shebang"],
+)
+def test_awkward_packages_link_as_rattler_does(prefix: str, archives: list[Path], tmp_path: Path) -> None:
+    expected, packages, cache = install(archives, prefix, tmp_path)
+    actual, clobbers = image(packages, cache, prefix)
+    assert prefixes.differences(expected, actual) == []
+    assert len(expected) > 40
+    assert [line.split(" is in ")[0] for line in clobbers] == ["share/c/both.txt", "share/c/exec"]
+
+
+def test_demo_channel_links_as_rattler_does(tmp_path: Path) -> None:
+    demo_edition = demo_channel() / "2026-01"
+    packages_of = sorted([*demo_edition.glob("linux-64/*.conda"), *demo_edition.glob("noarch/*.conda")])
+    expected, packages, cache = install(packages_of, "/opt/conda", tmp_path, ignored=("postlinkzoo",))
+    actual, _ = image(packages, cache, "/opt/conda")
+    assert prefixes.differences(expected, actual) == []
+    assert len(packages) > 38
+    assert len(expected) > 3000
+
+
+@pytest.mark.parametrize("fault", ["content", "mode", "target", "missing", "record"])
+def test_the_comparison_sees_every_kind_of_fault(fault: str, archives: list[Path], tmp_path: Path) -> None:
+    expected, packages, cache = install(archives, "/opt/conda", tmp_path)
+    actual, _ = image(packages, cache, "/opt/conda")
+    path = {
+        "content": "share/data.txt", "mode": "bin/zoo", "target": "share/link.txt",
+        "missing": "share/empty", "record": "conda-meta/plain-1.0-0.json",
+    }[fault]  # fmt: skip
+    assert prefixes.differences(expected, actual) == []
+    if fault == "missing":
+        del actual[path]
+    elif fault == "mode":
+        actual[path] = replace(actual[path], mode=actual[path].mode ^ 0o001)
+    elif fault == "record":
+        record = json.loads(actual[path].content)
+        record["paths_data"]["paths"][0]["size_in_bytes"] += 1
+        actual[path] = replace(actual[path], content=json.dumps(record, sort_keys=True))
+    else:
+        actual[path] = replace(actual[path], content=actual[path].content[:-1] + "~")
+    found = prefixes.differences(expected, actual)
+    assert len(found) == 1
+    assert found[0].startswith(f"{path}: ")
+
+
+def test_other_tools_read_our_records(archives: list[Path], tmp_path: Path) -> None:
+    """rattler reads the `conda-meta` that Lockyard writes."""
+    import rattler
+
+    _, packages, cache = install(archives, "/opt/conda", tmp_path)
+    package = next(item for item in packages if item.name == "plain")
+    reader = DirectoryReader(cache / package.dist)
+    manifest = read_manifest(package, reader, None)
+    places, _ = resolve([manifest])
+    *_, record = Linker("/opt/conda").entries(manifest, places[0], reader)
+    path = tmp_path / "record.json"
+    path.write_bytes(b"".join(record.chunks()))
+    assert str(rattler.PrefixRecord.from_path(path).name.normalized) == "plain"
