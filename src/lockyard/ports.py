@@ -70,6 +70,9 @@ class Solver(Protocol):
 
         """
 
+    def unavailable(self, request: SolveRequest) -> frozenset[str]:
+        """Return the names in `request.preferred` whose exact package no channel has (any more)."""
+
 
 @dataclass(frozen=True, slots=True)
 class FetchedPackage:

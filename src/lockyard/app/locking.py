@@ -1,0 +1,336 @@
+"""Solve one image type, and all types of a release: preferences, bounds that keep packages from going down, order."""
+
+import dataclasses
+import datetime as dt
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lockyard.conda.formats import LockInputs
+from lockyard.conda.lock import Lock, LockedPackage
+from lockyard.conda.reasons import Asked, Disagreement, by_name, disagreements, explain, is_lower, is_newer
+from lockyard.conda.spec import EnvIn, Spec, SpecLine, parse_spec
+from lockyard.errors import UnsatisfiableError
+from lockyard.ports import Log, Solver, SolveRequest
+
+_SHOWN_LINES = 20
+Solved = dict[str, tuple[LockedPackage, ...]]
+"""Platform → packages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeInputs:
+    """What one image type's lock is made from; `lines` are its spec files' lines, `direct` the names in `env.in`."""
+
+    image_type: str
+    files: Mapping[str, EnvIn]
+    inputs: LockInputs
+    own: Lock | None = None
+    base: Lock | None = None
+    base_direct: frozenset[str] = frozenset()
+
+    @property
+    def lines(self) -> tuple[SpecLine, ...]:
+        """All spec lines in file order."""
+        return tuple(line for file in self.files.values() for line in file.lines)
+
+    @property
+    def direct(self) -> frozenset[str]:
+        """The names in `env.in`."""
+        return frozenset(self.files[f"{self.image_type}.env.in"].by_name)
+
+    def lines_for(self, platform: str) -> tuple[SpecLine, ...]:
+        """Return the lines of packages that exist on `platform`."""
+        limits = {
+            parse_spec(text, source="platform-packages").name: names
+            for text, names in self.inputs.platform_packages.items()
+        }
+        return tuple(line for line in self.lines if platform in limits.get(line.spec.name, (platform,)))
+
+    def old(self, platform: str, *, fresh: bool = False) -> tuple[LockedPackage, ...]:
+        """Return what stays unless something asks otherwise: the release's own lock, else the base release's."""
+        found: dict[str, LockedPackage] = {}
+        for lock in (None if fresh else self.own, self.base):
+            for package in lock.platforms.get(platform, ()) if lock is not None else ():
+                found.setdefault(package.name, package)
+        return tuple(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What the user asked: `--update` names, `--fresh`, `--exclude-newer` (aware)."""
+
+    update: frozenset[str] = frozenset()
+    fresh: bool = False
+    exclude_newer: dt.datetime | None = None
+
+
+@dataclass
+class TypeResult:
+    """One type solved: packages, what had to go down, what `--update` could not move, what was not available."""
+
+    packages: Solved = field(default_factory=dict)
+    lowered: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    stuck: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unavailable: dict[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solving:
+    """Solves types of one release."""
+
+    solver: Solver
+    log: Log
+    root: Path
+    wishes: Wishes
+    others: Mapping[str, Lock] = field(default_factory=dict)
+    """Locks of the types that are not solved now; they are preferred as if they had been solved before."""
+
+    def solve_types(self, types: Sequence[TypeInputs]) -> tuple[dict[str, TypeResult], tuple[Disagreement, ...]]:
+        """Solve in file order and in reverse, and keep the result with fewer disagreements, file order when equal.
+
+        Raises:
+            UnsatisfiableError: a type cannot be solved, or a direct package differs between its platforms.
+
+        """
+        results = self._in_order(types)
+        differ = self._disagreements(results)
+        if differ and len(types) > 1:
+            turned = self._in_order(types[::-1])
+            fewer = self._disagreements(turned)
+            if len(fewer) < len(differ):
+                self.log.detail(f"solved in reverse order: {len(fewer)} disagreements instead of {len(differ)}")
+                results, differ = turned, fewer
+        return {item.image_type: results[item.image_type] for item in types}, differ
+
+    def _disagreements(self, results: Mapping[str, TypeResult]) -> tuple[Disagreement, ...]:
+        solved = {name: result.packages for name, result in results.items()}
+        return disagreements({**{name: dict(lock.platforms) for name, lock in self.others.items()}, **solved})
+
+    def _in_order(self, types: Sequence[TypeInputs]) -> dict[str, TypeResult]:
+        results: dict[str, TypeResult] = {}
+        for inputs in types:
+            before = [dict(lock.platforms) for lock in self.others.values()]
+            before += [result.packages for result in results.values()]
+            results[inputs.image_type] = self._type(inputs, before)
+        return results
+
+    def _type(self, inputs: TypeInputs, before: Sequence[Mapping[str, Sequence[LockedPackage]]]) -> TypeResult:
+        result = TypeResult()
+        platforms = inputs.inputs.platforms
+        for platform in platforms:
+            self._platform(inputs, platform, before, (), result)
+        first = platforms[0]
+        for platform in platforms[1:]:
+            differing = self._differing(inputs, result, first, platform)
+            if differing:
+                self._agree(inputs, result, first, platform, differing, before)
+        # Agreeing with a later platform may have moved the first one away from an earlier.
+        for platform in platforms[1:]:
+            differing = self._differing(inputs, result, first, platform)
+            if differing:
+                raise _no_common_version(inputs, result, first, platform, differing)
+        return result
+
+    def _agree(
+        self,
+        inputs: TypeInputs,
+        result: TypeResult,
+        first: str,
+        other: str,
+        names: Sequence[str],
+        before: Sequence[Mapping[str, Sequence[LockedPackage]]],
+    ) -> None:
+        """Give `other` the direct versions of `first`, else `first` those of `other`."""
+        for leader, follower in ((first, other), (other, first)):
+            versions = by_name(result.packages[leader])
+            pins = tuple(f"{name}[version='=={versions[name].version}']" for name in names)
+            try:
+                self._platform(inputs, follower, before, pins, result)
+            except UnsatisfiableError:
+                continue
+            if not self._differing(inputs, result, first, other):
+                return
+        raise _no_common_version(inputs, result, first, other, names)
+
+    @staticmethod
+    def _differing(inputs: TypeInputs, result: TypeResult, first: str, other: str) -> list[str]:
+        one, two = by_name(result.packages[first]), by_name(result.packages[other])
+        shared = sorted(name for name in inputs.direct if name in one and name in two)
+        return [name for name in shared if one[name].version != two[name].version]
+
+    def _platform(
+        self,
+        inputs: TypeInputs,
+        platform: str,
+        before: Sequence[Mapping[str, Sequence[LockedPackage]]],
+        pins: tuple[str, ...],
+        result: TypeResult,
+    ) -> None:
+        lines = inputs.lines_for(platform)
+        old = by_name(inputs.old(platform, fresh=self.wishes.fresh))
+        preferred = {} if self.wishes.fresh else {n: p for n, p in old.items() if n not in self.wishes.update}
+        for solved in before:
+            for package in solved.get(platform, ()):
+                preferred.setdefault(package.name, package)
+        named = {line.spec.name for line in lines}
+        bounds = {name: f"{name}[version='>={package.version}']" for name, package in old.items() if name not in named}
+        request = SolveRequest(
+            specs=(*dict.fromkeys(_spec_text(line.spec) for line in lines), *pins),
+            channels=inputs.inputs.channels,
+            platform=platform,
+            root=self.root,
+            virtual_packages=inputs.inputs.virtual_packages[platform],
+            preferred=tuple(preferred.values()),
+            exclude_newer=self.wishes.exclude_newer,
+        )
+        packages, lowered = self._bounded(request, bounds, old, inputs.image_type, lines)
+        packages, stuck = self._moved(request, bounds, lowered, old, packages)
+        result.packages[platform] = packages
+        result.lowered[platform] = lowered
+        result.stuck[platform] = stuck
+        everything = dataclasses.replace(request, preferred=tuple(old.values()))
+        result.unavailable[platform] = self.solver.unavailable(everything)
+
+    def _bounded(
+        self,
+        request: SolveRequest,
+        bounds: Mapping[str, str],
+        old: Mapping[str, LockedPackage],
+        image_type: str,
+        lines: Sequence[SpecLine],
+    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
+        """Solve so that no indirect package goes down; where that is impossible drop the fewest bounds.
+
+        The bounds that the unbounded solve breaks are enough to drop; those of them that can be put back are put back.
+        """
+        try:
+            return self.solver.solve(_with_bounds(request, bounds, ())), ()
+        except UnsatisfiableError as error:
+            try:
+                free = self.solver.solve(request)
+            except UnsatisfiableError as real:
+                raise _with_lines(real, image_type, lines) from error
+        dropped = sorted(
+            package.name for package in free if package.name in bounds and is_lower(old[package.name], package)
+        )
+        packages = free
+        for name in tuple(dropped):
+            fewer = [other for other in dropped if other != name]
+            try:
+                packages = self.solver.solve(_with_bounds(request, bounds, fewer))
+            except UnsatisfiableError:
+                continue
+            dropped = fewer
+        if dropped:
+            packages = self.solver.solve(_with_bounds(request, bounds, dropped))
+        return packages, tuple(dropped)
+
+    def _moved(
+        self,
+        request: SolveRequest,
+        bounds: Mapping[str, str],
+        lowered: Sequence[str],
+        old: Mapping[str, LockedPackage],
+        packages: tuple[LockedPackage, ...],
+    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
+        """Move what `--update` names: it is not preferred any more; where that is not enough something newer is asked."""
+        stuck = []
+        for name in sorted(self.wishes.update & old.keys() & by_name(packages).keys()):
+            if is_newer(old[name], by_name(packages)[name]):
+                continue
+            newer = self._newer(request, bounds, lowered, old[name])
+            if newer is not None:
+                packages = newer
+                request = dataclasses.replace(
+                    request, specs=(*request.specs, f"{name}[version='>={by_name(newer)[name].version}']")
+                )
+            elif by_name(packages)[name] != old[name]:
+                # Nothing newer fits: it stays, it does not go down or sideways.
+                keep = dataclasses.replace(request, preferred=(*request.preferred, old[name]))
+                packages = self.solver.solve(_with_bounds(keep, bounds, lowered))
+            if newer is None:
+                stuck.append(name)
+        return packages, tuple(stuck)
+
+    def _newer(
+        self, request: SolveRequest, bounds: Mapping[str, str], lowered: Sequence[str], old: LockedPackage
+    ) -> tuple[LockedPackage, ...] | None:
+        for asked in (
+            f"{old.name}[version='>{old.version}']",
+            f"{old.name}[version='=={old.version}',build_number='>{old.build_number}']",
+        ):
+            wanted = dataclasses.replace(request, specs=(*request.specs, asked))
+            try:
+                return self.solver.solve(_with_bounds(wanted, bounds, lowered))
+            except UnsatisfiableError:
+                continue
+        return None
+
+
+def make_lock(inputs: TypeInputs, result: TypeResult, wishes: Wishes, base_version: str | None) -> Lock:
+    """Make the lock of a solved type, with the reason of each change since the base release."""
+    reasons = {}
+    for platform, packages in result.packages.items():
+        base = inputs.base.platforms.get(platform) if inputs.base is not None else None
+        if base is None:
+            continue
+        specs: dict[str, list[str]] = {}
+        for line in inputs.lines_for(platform):
+            specs.setdefault(line.spec.name, []).append(_spec_text(dataclasses.replace(line.spec, channel=None)))
+        asked = Asked(
+            specs=specs,
+            update=wishes.update,
+            fresh=wishes.fresh,
+            was_direct=inputs.base_direct,
+            unavailable=result.unavailable[platform],
+            earlier=inputs.own.reasons.get(platform, ()) if inputs.own is not None else (),
+        )
+        reasons[platform] = explain(by_name(base), by_name(packages), asked)
+    cutoff = wishes.exclude_newer
+    return Lock(
+        image_type=inputs.image_type,
+        platforms=dict(result.packages),
+        channels=inputs.inputs.channels,
+        virtual_packages=inputs.inputs.virtual_packages,
+        specs=tuple(dict.fromkeys(str(line.spec) for line in inputs.lines)),
+        exclude_newer=cutoff.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if cutoff is not None else None,
+        input_hash=inputs.inputs.digest,
+        base=base_version,
+        reasons=reasons,
+    )
+
+
+def _no_common_version(
+    inputs: TypeInputs, result: TypeResult, first: str, other: str, names: Sequence[str]
+) -> UnsatisfiableError:
+    one, two = by_name(result.packages[first]), by_name(result.packages[other])
+    return UnsatisfiableError(
+        f"{inputs.image_type}: {', '.join(names)} cannot have one version on {first} and {other}",
+        hint="narrow their specs to a version that every platform has",
+        details=[f"{name}: {one[name].version} on {first}, {two[name].version} on {other}" for name in names],
+    )
+
+
+def _spec_text(spec: Spec) -> str:
+    """Return the match spec; a line of an explicit list asks for exactly its package."""
+    return str(dataclasses.replace(spec, url=None))
+
+
+def _with_bounds(request: SolveRequest, bounds: Mapping[str, str], dropped: Collection[str]) -> SolveRequest:
+    kept = tuple(text for name, text in sorted(bounds.items()) if name not in dropped)
+    return dataclasses.replace(request, constraints=kept)
+
+
+def _with_lines(error: UnsatisfiableError, image_type: str, lines: Sequence[SpecLine]) -> UnsatisfiableError:
+    """Add the lines of our files whose packages the solver's words name."""
+    words = set(re.findall(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "\n".join(error.details)))
+    named = [line for line in lines if line.spec.name in words] or list(lines)
+    shown = [f"  {line.where}: {line.text}" for line in named[:_SHOWN_LINES]]
+    more = [f"  and {len(named) - _SHOWN_LINES} more"] if len(named) > _SHOWN_LINES else []
+    return UnsatisfiableError(
+        f"{image_type}: {error.message}",
+        hint="widen or remove one of these lines, or state a virtual package that is missing",
+        details=[*error.details, "the lines that start it:", *shown, *more],
+    )

@@ -1,0 +1,241 @@
+"""`lock` and `diff`."""
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from lockyard.cli.options import (
+    VERSION,
+    Context,
+    dry_run_option,
+    image_type_option,
+    json_option,
+    pass_context,
+    version_argument,
+)
+from lockyard.version import Version
+
+if TYPE_CHECKING:
+    from lockyard.app.lock import LockResult
+    from lockyard.conda.lock import Reason
+
+_SHOWN_ROWS = 60
+
+
+class MomentType(click.ParamType[dt.datetime, str]):
+    """A date, which counts to its end in UTC, or an ISO 8601 time; a time without zone is UTC."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dt.datetime:
+        """Parse the text."""
+        if isinstance(value, dt.datetime):
+            return value
+        try:
+            if len(value) == len("2026-01-31"):
+                day = dt.datetime.fromisoformat(value).replace(tzinfo=dt.UTC)
+                return day + dt.timedelta(days=1) - dt.timedelta(milliseconds=1)
+            moment = dt.datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a date such as 2026-01-31 or 2026-01-31T12:00:00Z", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+@click.command()
+@version_argument
+@image_type_option
+@click.option("--check", is_flag=True, help="Only tell whether the lock belongs to its inputs; exit 4 when not.")
+@click.option("--update", multiple=True, metavar="PKG", help="Move this package to the newest that fits (repeatable).")
+@click.option("--fresh", is_flag=True, help="Solve anew: prefer nothing of the earlier locks.")
+@click.option("--exclude-newer", type=MomentType(), metavar="DATE", help="Ignore packages made after DATE.")
+@dry_run_option
+@json_option
+@pass_context
+def lock(
+    context: Context,
+    *,
+    version: Version,
+    image_types: tuple[str, ...],
+    check: bool,
+    update: tuple[str, ...],
+    fresh: bool,
+    exclude_newer: dt.datetime | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    r"""Find the exact packages of a release and write its lock.
+
+    The packages of the base release (source-version.txt) stay where they are unless a range, a conflict, --update or
+    --fresh moves them. Writes TYPE.lock.json, TYPE.env.out, TYPE.conda-lock.yml and layers.json into the release
+    directory, all or nothing, and prints their paths; what changed since the base release, and why, goes to stderr.
+
+    \b
+    Examples:
+      lockyard lock 1.4.2
+      lockyard lock 1.4.2 --update numpy
+      lockyard lock 1.4.2 --check
+      lockyard lock 1.4.2 --fresh --exclude-newer 2026-01-31 --dry-run
+    """
+    if check:
+        if update or fresh or exclude_newer or dry_run:
+            raise click.UsageError("--check only looks: it takes no --update, --fresh, --exclude-newer or --dry-run")
+        _check(context, version, image_types, as_json=as_json)
+        return
+    from lockyard.app.lock import lock_release
+
+    result = lock_release(
+        context.toolbox,
+        context.workspace,
+        version,
+        image_types=image_types,
+        update=update,
+        fresh=fresh,
+        exclude_newer=exclude_newer,
+        dry_run=dry_run,
+    )
+    _tell(context, result, dry_run=dry_run)
+    if as_json:
+        context.emit(_result_json(result))
+    elif result.written:
+        context.emit("\n".join(result.written))
+
+
+def _check(context: Context, version: Version, image_types: tuple[str, ...], *, as_json: bool) -> None:
+    from lockyard.app.lock import check_current, is_bad, lock_status
+
+    statuses = lock_status(context.toolbox, context.workspace, version, image_types=image_types)
+    if as_json:
+        types = {item.image_type: {"state": item.state, "why": item.why} for item in statuses}
+        context.emit(json.dumps({"version": str(version), "types": types}, indent=1))
+    say = context.toolbox.log
+    for item in statuses:
+        if not is_bad(item):
+            say.info(f"{item.image_type}: {item.state}{f' ({item.why})' if item.why else ''}")
+    check_current(version, statuses)
+
+
+def _tell(context: Context, result: "LockResult", *, dry_run: bool) -> None:
+    say = context.toolbox.log
+    for image_type, lock_ in result.locks.items():
+        for platform, packages in lock_.platforms.items():
+            reasons = lock_.reasons.get(platform)
+            say.info(f"{image_type} {platform}: {len(packages)} packages, {_since(reasons, lock_.base)}")
+            if reasons:
+                context.console.print(_table(reasons))
+    for warning in _warnings(result):
+        say.warning(warning)
+    for item in result.disagreements:
+        versions = ", ".join(f"{name} {text}" for name, text in item.versions.items())
+        why = "; ".join(f"{name}: {text}" for name, text in item.why.items())
+        say.info(f"types differ in {item.name} on {item.platform}: {versions}{f' ({why})' if why else ''}")
+    if not result.changes:
+        say.info(f"nothing changed: the lock of {result.version} stays as it is")
+    elif dry_run:
+        for change in result.changes:
+            say.info(f"would write {change.path} ({change.kind})")
+
+
+def _warnings(result: "LockResult") -> list[str]:
+    lines = [
+        f"{image_type}: went down, as nothing else was possible: {', '.join(names)}"
+        for image_type, names in result.lowered.items()
+        if names
+    ]
+    lines += [
+        f"{image_type}: {name} stays: nothing newer fits its specs and the other packages"
+        for image_type, names in result.stuck.items()
+        for name in names
+    ]
+    return lines
+
+
+def _since(reasons: "tuple[Reason, ...] | None", base: str | None) -> str:
+    if reasons is None:
+        return "no base lock to compare with"
+    return f"{len(reasons)} differ from {base}" if reasons else f"the same as in {base}"
+
+
+def _table(reasons: "tuple[Reason, ...]") -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("package", "from", "to", "why", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for reason in reasons[:_SHOWN_ROWS]:
+        table.add_row(*(escape(text) for text in (reason.name, reason.old or "-", reason.new or "-", reason.kind)))
+    if len(reasons) > _SHOWN_ROWS:
+        table.add_row(f"… and {len(reasons) - _SHOWN_ROWS} more", "", "", "see the lock file")
+    return table
+
+
+def _result_json(result: "LockResult") -> str:
+    types = {}
+    for name, item in result.locks.items():
+        types[name] = {
+            "input_hash": item.input_hash,
+            "packages": {platform: len(packages) for platform, packages in item.platforms.items()},
+            "reasons": {
+                platform: [{"name": r.name, "old": r.old, "new": r.new, "kind": r.kind} for r in reasons]
+                for platform, reasons in item.reasons.items()
+            },
+            "lowered": list(result.lowered[name]),
+            "stuck": list(result.stuck[name]),
+        }
+    differ = [
+        {"platform": item.platform, "name": item.name, "versions": dict(item.versions), "why": dict(item.why)}
+        for item in result.disagreements
+    ]
+    value = {
+        "version": str(result.version),
+        "changed": bool(result.changes),
+        "written": list(result.written),
+        "types": types,
+        "disagreements": differ,
+    }
+    return json.dumps(value, indent=1, ensure_ascii=False)
+
+
+@click.command()
+@click.argument("base", type=VERSION)
+@click.argument("target", type=VERSION)
+@image_type_option
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    show_default=True,
+    help="What to print; markdown is for a pull request.",
+)
+@json_option
+@pass_context
+def diff(
+    context: Context,
+    *,
+    base: Version,
+    target: Version,
+    image_types: tuple[str, ...],
+    style: Literal["text", "markdown", "json"],
+    as_json: bool,
+) -> None:
+    r"""Show which packages changed between two locked releases.
+
+    A package is direct when its name is in the release's env.in. The same version with another build is "rebuilt",
+    listed apart. Releases made before Lockyard, which have an env.out only, can be compared too.
+
+    \b
+    Examples:
+      lockyard diff 1.4.1 1.4.2
+      lockyard diff 1.4.1 1.4.2 --format markdown
+      lockyard diff 1.4.1 1.4.2 --json
+    """
+    from lockyard.app.lock import diff_releases
+    from lockyard.conda.diff import render_json, render_markdown, render_text
+
+    renderers = {"text": render_text, "markdown": render_markdown, "json": render_json}
+    found = diff_releases(context.workspace, base, target, image_types=image_types)
+    context.emit(renderers["json" if as_json else style](found))
+
+
+COMMANDS = (lock, diff)
