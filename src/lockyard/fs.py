@@ -110,7 +110,7 @@ def restore_leftovers(root: Path) -> tuple[str, ...]:
                 path.rename(target)
                 lines.append(f"restored {target.relative_to(root)}: an earlier command was interrupted")
                 continue
-        _remove(path)
+        remove(path)
         lines.append(f"removed {path.relative_to(root)}: an earlier command was interrupted")
     return tuple(lines)
 
@@ -224,17 +224,18 @@ def _swap(stage: Path, target: Path) -> None:
         return
     aside = target.with_name(f".{target.name}{_ASIDE}")
     if os.path.lexists(aside):
-        _remove(aside)
+        remove(aside)
     target.rename(aside)
     try:
         stage.rename(target)
     except BaseException:
         aside.rename(target)
         raise
-    _remove(aside)
+    remove(aside)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a directory with all that is below it. Raises `OSError`."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
