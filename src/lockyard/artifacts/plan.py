@@ -186,7 +186,7 @@ def _plan_type(request: ReleaseRequest, image_type: str, variant: Variant) -> _T
     notes += [f"{image_type}: {note}" for note in (*lock_note, *_notes(specs, base, pins))]
     return _Type(
         env_in=File.text(format_env_in(item.spec for item in specs)),
-        rows=tuple(_rows(specs, removed, pins)),
+        rows=tuple(_rows(specs, removed, pins, installed)),
         notes=tuple(notes),
         warnings=(*base.warnings, *additional.warnings, *pins.pinned.warnings, *pins.arguments.warnings),
     )
@@ -283,7 +283,9 @@ def _has_build(pins: _Pins, name: str) -> bool:
     return any(line.spec.build for line in pins.lines if line.spec.name == name)
 
 
-def _rows(specs: tuple[NextSpec, ...], removed: Mapping[str, NextSpec], pins: _Pins) -> Iterator[Row]:
+def _rows(
+    specs: tuple[NextSpec, ...], removed: Mapping[str, NextSpec], pins: _Pins, installed: Mapping[str, Installed]
+) -> Iterator[Row]:
     for item in specs:
         line = item.base or item.added
         yield Row(
@@ -310,7 +312,8 @@ def _rows(specs: tuple[NextSpec, ...], removed: Mapping[str, NextSpec], pins: _P
     for file, status in others:
         for name, line in file.by_name.items():
             if name not in named:
-                yield Row(name=name, status=status, where=line.where, new=line.spec.constraint)
+                version = installed[name].version if name in installed else None
+                yield Row(name=name, status=status, where=line.where, installed=version, new=line.spec.constraint)
 
 
 def _status(item: NextSpec) -> Status:
