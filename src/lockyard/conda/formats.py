@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -130,10 +131,15 @@ def write_conda_lock(lock: Lock, sources: Iterable[str]) -> str:
         ConfigError: a package has no md5, which the format demands.
 
     """
-    import yaml  # type: ignore[import-untyped]  # ships no annotations; comes with conda-lock
-    from conda_lock.lockfile.v1.models import HashModel, LockMeta
-    from conda_lock.lockfile.v2prelim.models import LockedDependency, Lockfile
-    from conda_lock.models.channel import Channel
+    with warnings.catch_warnings():
+        # The conda inside of conda-lock deprecates parts of itself when it is imported.
+        warnings.simplefilter("ignore")
+        import conda_lock.interfaces.vendored_conda
+        import yaml  # type: ignore[import-untyped]  # ships no annotations; comes with conda-lock
+        from conda_lock.lockfile.v1.models import HashModel, LockMeta
+        from conda_lock.lockfile.v2prelim.models import LockedDependency, Lockfile
+        from conda_lock.models.channel import Channel
+    match_spec = conda_lock.interfaces.vendored_conda.MatchSpec
 
     entries = []
     for platform, packages in lock.platforms.items():
@@ -146,7 +152,7 @@ def write_conda_lock(lock: Lock, sources: Iterable[str]) -> str:
                     version=package.version,
                     manager="conda",
                     platform=platform,
-                    dependencies=_conda_lock_dependencies(package),
+                    dependencies=_conda_lock_dependencies(package, match_spec),
                     url=package.url,
                     hash=HashModel(md5=package.md5, sha256=package.sha256),
                     categories={"main"},
@@ -231,15 +237,13 @@ def _build_number(build: str) -> int:
     return int(match[1]) if match else 0
 
 
-def _conda_lock_dependencies(package: LockedPackage) -> dict[str, str]:
-    """Return name → version part as conda-lock writes them: by its own MatchSpec, the build part dropped."""
-    from conda_lock.interfaces.vendored_conda import MatchSpec
-
+def _conda_lock_dependencies(package: LockedPackage, match_spec: Any) -> dict[str, str]:
+    """Return name → version part as conda-lock writes them: by its own MatchSpec class, the build part dropped."""
     by_name: dict[str, list[Any]] = {}
     for text in package.depends:
-        spec = MatchSpec(text)
+        spec = match_spec(text)
         by_name.setdefault(str(spec.name), []).append(spec)
-    merged = {name: specs[0] if len(specs) == 1 else MatchSpec.merge(specs)[0] for name, specs in by_name.items()}
+    merged = {name: specs[0] if len(specs) == 1 else match_spec.merge(specs)[0] for name, specs in by_name.items()}
     return {name: spec.version.spec_str if spec.version is not None else "" for name, spec in merged.items()}
 
 

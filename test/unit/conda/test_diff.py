@@ -1,0 +1,166 @@
+"""Differences of locks: the direct and indirect rules, the three renderings, 162 real releases."""
+
+import json
+import tarfile
+from collections.abc import Collection
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockyard.conda.diff import ReleaseDiff, diff_locks, render_json, render_markdown, render_text
+from lockyard.conda.formats import read_env_out
+from lockyard.conda.lock import LockedPackage
+from lockyard.conda.spec import parse_env_in
+from lockyard.version import Version, release_dir
+from support.require import SHARED, need
+
+
+def packages(*dists: str) -> tuple[LockedPackage, ...]:
+    """`numpy-1.0-h0` → a package."""
+    return tuple(
+        LockedPackage(name=n, version=v, build=b, subdir="linux-64", url=f"file:c/linux-64/{n}-{v}-{b}.conda")
+        for n, v, b in (dist.rsplit("-", 2) for dist in dists)
+    )
+
+
+def test_direct_and_indirect_packages_are_told_apart() -> None:
+    found = diff_locks(
+        packages("python-3.11-h0", "numpy-1.0-h0", "zlib-1-h0", "old-1-h0", "dep-1-h0"),
+        packages("python-3.11-h1", "numpy-2.0-h0", "zlib-2-h0", "new-1-h0", "lib-5-h0"),
+        old_direct={"python", "numpy", "old"},
+        new_direct={"python", "numpy", "new"},
+    )
+    assert found.direct.to_json() == {
+        "changed": {"numpy": ["1.0", "2.0"]},
+        "added": {"new": "1"},
+        "removed": {"old": "1"},
+        "rebuilt": {"python": ["h0", "h1"]},
+    }
+    assert found.indirect.to_json() == {
+        "changed": {"zlib": ["1", "2"]},
+        "added": {"lib": "5"},
+        "removed": {"dep": "1"},
+        "rebuilt": {},
+    }
+
+
+def test_a_package_that_became_direct_is_not_added() -> None:
+    found = diff_locks(
+        packages("six-1-h0", "zlib-1-h0"), packages("six-2-h0", "zlib-1-h0"), old_direct=(), new_direct={"six", "zlib"}
+    )
+    assert found.direct.to_json() == {"changed": {"six": ["1", "2"]}, "added": {}, "removed": {}, "rebuilt": {}}
+    assert not found.indirect
+
+
+def test_a_package_that_stopped_being_direct_is_not_removed() -> None:
+    found = diff_locks(packages("six-1-h0"), packages("six-2-h0"), old_direct={"six"}, new_direct=())
+    assert found.indirect.changed == {"six": ("1", "2")}
+    assert not found.direct
+
+
+LOCKS = st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.sampled_from("12"), st.sampled_from("xy")))
+
+
+@given(LOCKS, LOCKS, st.sets(st.sampled_from("abcdef")), st.sets(st.sampled_from("abcdef")))
+def test_every_name_is_in_at_most_one_place_and_nothing_is_lost(
+    old: dict[str, tuple[str, str]], new: dict[str, tuple[str, str]], was: set[str], now: set[str]
+) -> None:
+    def lock(value: dict[str, tuple[str, str]]) -> tuple[LockedPackage, ...]:
+        return packages(*(f"{name}-{version}-{build}" for name, (version, build) in value.items()))
+
+    found = diff_locks(lock(old), lock(new), old_direct=was, new_direct=now)
+    names: list[str] = []
+    for part in (found.direct, found.indirect):
+        for kind in (part.changed, part.added, part.removed, part.rebuilt):
+            names += kind
+    assert sorted(names) == sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    assert not diff_locks(lock(old), lock(old), old_direct=was, new_direct=now)
+
+
+RELEASES = ReleaseDiff(
+    "1.0.0",
+    "1.0.1",
+    {
+        "cpu": diff_locks(
+            packages("numpy-1.0-h0", "zlib-1-h0"),
+            packages("numpy-2.0-h0", "zlib-1-h_1"),
+            old_direct={"numpy"},
+            new_direct={"numpy"},
+        ),
+        "gpu": diff_locks((), (), old_direct=(), new_direct=()),
+    },
+)
+
+
+def test_json_has_the_documented_shape() -> None:
+    empty = {"changed": {}, "added": {}, "removed": {}, "rebuilt": {}}
+    assert json.loads(render_json(RELEASES)) == {
+        "base": "1.0.0",
+        "target": "1.0.1",
+        "types": {
+            "cpu": {
+                "direct": {**empty, "changed": {"numpy": ["1.0", "2.0"]}},
+                "indirect": {**empty, "rebuilt": {"zlib": ["h0", "h_1"]}},
+            },
+            "gpu": {"direct": empty, "indirect": empty},
+        },
+    }
+
+
+def test_text_is_one_line_a_package() -> None:
+    assert render_text(RELEASES) == (
+        "1.0.0 -> 1.0.1\n\n"
+        "cpu: 1 changed, 1 rebuilt\n"
+        "  direct\n    ~ numpy  1.0 -> 2.0\n"
+        "  indirect\n    = zlib  h0 -> h_1\n\n"
+        "gpu: nothing changed\n"
+    )
+
+
+def test_markdown_is_for_a_pull_request() -> None:
+    assert render_markdown(RELEASES) == (
+        "## 1.0.0 → 1.0.1\n\n### cpu\n\n1 changed, 1 rebuilt.\n\n"
+        "| package | change | version |\n|---|---|---|\n| numpy | changed | 1.0 → 2.0 |\n\n"
+        "<details>\n<summary>Indirect packages</summary>\n\n"
+        "| package | change | version |\n|---|---|---|\n| zlib | rebuilt | h0 → h\\_1 |\n\n</details>\n\n"
+        "### gpu\n\nNothing changed.\n"
+    )
+
+
+@pytest.mark.realdata
+def test_the_changes_of_162_real_releases_are_found() -> None:
+    """Every published `changes.expected.json` of the shared releases, sections `changed`, `added` and `removed`."""
+    need("realdata")
+    with tarfile.open(SHARED / "upstream-releases.tar.xz") as archive:
+        files = {
+            member.name.removeprefix("./"): stream.read().decode()
+            for member in archive
+            if (stream := archive.extractfile(member) if member.isfile() else None) is not None
+        }
+    locks = {name: read_env_out(text, name) for name, text in files.items() if name.endswith(".env.out")}
+
+    def direct(name: str) -> Collection[str]:
+        return parse_env_in(files[name], source=name).by_name
+
+    wrong, count = [], 0
+    for name, text in files.items():
+        place, _, file_name = name.rpartition("/")
+        if not file_name.endswith(".changes.expected.json"):
+            continue
+        expected = json.loads(text)
+        kind = file_name.partition(".")[0]
+        base = release_dir(Version.parse(expected["base"]))
+        found = diff_locks(
+            locks[f"{base}/{kind}.env.out"],
+            locks[f"{place}/{kind}.env.out"],
+            old_direct=direct(f"{base}/{kind}.env.in"),
+            new_direct=direct(f"{place}/{kind}.env.in"),
+        ).to_json()
+        for section in found.values():
+            section.pop("rebuilt")
+        count += 1
+        if found != {part: expected[part] for part in ("direct", "indirect")}:
+            wrong.append(name)
+    assert not wrong
+    assert count == 324
