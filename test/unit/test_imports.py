@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 PACKAGE = SRC / "lockyard"
 
 BASE = {"lockyard", "errors", "version", "tree", "oci.values"}
-INFRASTRUCTURE = {"fs", "http", "process"}
+INFRASTRUCTURE = {"fs", "http", "process", "registry.transport", "registry.blobfile"}
 EDGE = {
     "conda.solve",
     "conda.fetch",
@@ -31,7 +31,7 @@ EDGE = {
 }
 HOMES = {
     "subprocess": {"process", "engines.sandbox"},
-    "httpx": {"http", "registry.client"},
+    "httpx": {"http", "registry.transport"},
     "docker": {"engines.daemon"},
     "boto3": {"registry.ecr"},
     "os.environ": {"cli.root"},

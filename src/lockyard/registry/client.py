@@ -1,0 +1,348 @@
+"""One repository of a registry over HTTP, effects (OCI Distribution Specification 1.1, "Pull", "Push", "Content discovery").
+
+Blobs stream from their file in chunks; an interrupted upload goes on where the registry says, or begins again where it
+cannot.
+"""
+
+import concurrent.futures
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from lockyard import http
+from lockyard.errors import ConfigError, HashMismatchError, RegistryError
+from lockyard.oci.values import Digest, MediaType, Reference
+from lockyard.ports import Log, UploadSession
+from lockyard.registry import wire
+from lockyard.registry.blobfile import BlobFile
+from lockyard.registry.transport import CredentialSource, RefusedError, Reply, Request, Transport
+
+SMALL: Final = 1 << 20
+"""Bytes up to which a blob goes in one request, checked in memory before it is sent."""
+CHUNK: Final = 16 << 20
+"""Bytes of one request of a larger blob: what a broken connection costs at most. ECR wants at least 5 MB."""
+_RESTARTS = 5
+_HEADS = 8
+_ACCEPT = f"{MediaType.MANIFEST}, {MediaType.INDEX}, {MediaType.DOCKER_MANIFEST}, {MediaType.DOCKER_MANIFEST_LIST}"
+_OCTETS = {"Content-Type": "application/octet-stream"}
+_LOST = frozenset({400, 404, 405, 410, 416})
+"""What registries answer to an upload session that they do not know or cannot continue."""
+
+
+class RegistryClient:
+    """The `RegistryPort` of `HOST/NAME`.
+
+    Args:
+        repository: `HOST/NAME`, without tag and digest.
+        credentials: asked once, when the registry wants them.
+        log: gets details.
+        insecure: plain http is allowed to hosts that are not this machine.
+        retries: how often temporary failures are tried again.
+        chunk: bytes of one upload request.
+
+    Raises:
+        ConfigError: the repository is malformed.
+
+    """
+
+    def __init__(
+        self,
+        repository: str,
+        credentials: CredentialSource,
+        *,
+        log: Log,
+        insecure: bool = False,
+        retries: http.Retries | None = None,
+        chunk: int = CHUNK,
+    ) -> None:
+        reference = Reference.parse(repository)
+        if reference.tag or reference.digest:
+            raise ConfigError(f"{repository!r} names an image, not a repository", hint=f"write {reference.repository}")
+        self._log = log
+        self._chunk = chunk
+        self._name = _path_name(reference)
+        self._wire = Transport(reference.host, credentials, insecure=insecure, retries=retries or http.Retries())
+        self._scopes = (f"repository:{self._name}:pull,push",)
+
+    @property
+    def registry(self) -> str:
+        """The host."""
+        return self._wire.host
+
+    def close(self) -> None:
+        """Close connections."""
+        self._wire.close()
+
+    def manifest_digest(self, reference: str) -> str | None:
+        """Return the digest behind a tag or digest."""
+        reply = self._call("HEAD", f"manifests/{reference}", (200, 404), headers={"Accept": _ACCEPT})
+        if reply.status == 404:
+            return None
+        stated = reply.headers.get("docker-content-digest")
+        if stated:
+            return _checked_digest(stated, reply)
+        body = self.get_manifest(reference)
+        return None if body is None else str(Digest.of(body))
+
+    def get_manifest(self, reference: str) -> bytes | None:
+        """Return the manifest's bytes; those of a digest are checked."""
+        reply = self._call("GET", f"manifests/{reference}", (200, 404), headers={"Accept": _ACCEPT})
+        if reply.status == 404:
+            return None
+        if ":" in reference and str(Digest.of(reply.body)) != reference:
+            raise RegistryError(f"{wire.shown(reply.url)}: the answer is not the manifest of that digest")
+        return reply.body
+
+    def put_manifest(self, reference: str, body: bytes, media_type: str) -> None:
+        """Put a manifest under a tag or digest."""
+        reply = self._wire.call(
+            Request(
+                method="PUT", url=self._url(f"manifests/{reference}"), allowed=(200, 201, 202), scopes=self._scopes,
+                headers={"Content-Type": media_type}, body=lambda: iter((body,)), length=len(body),
+            )
+        )  # fmt: skip
+        stated = reply.headers.get("docker-content-digest")
+        if stated and stated != str(Digest.of(body)):
+            raise RegistryError(f"{wire.shown(reply.url)}: stored as {wire.plain(stated)}, not as {Digest.of(body)}")
+
+    def tags(self) -> tuple[str, ...]:
+        """Return all tags, sorted."""
+        url: str | None = self._url("tags/list?n=1000")
+        seen: set[str] = set()
+        found: set[str] = set()
+        while url is not None and url not in seen:
+            seen.add(url)
+            reply = self._wire.call(Request(method="GET", url=url, allowed=(200, 404), scopes=self._scopes))
+            if reply.status == 404:
+                break
+            found.update(_tag_names(reply))
+            url = wire.next_page(reply.headers.get("link"), reply.url)
+        return tuple(sorted(found))
+
+    def present_blobs(self, blobs: Mapping[str, int]) -> frozenset[str]:
+        """Return which of the blobs are there; the requests run beside each other."""
+
+        def there(digest: str) -> bool:
+            return self._call("HEAD", f"blobs/{digest}", (200, 404)).status == 200
+
+        with concurrent.futures.ThreadPoolExecutor(_HEADS) as pool:
+            return frozenset(digest for digest, found in zip(blobs, pool.map(there, blobs), strict=True) if found)
+
+    def mount_blob(self, digest: str, source: str) -> UploadSession | None:
+        """Mount a blob from another repository of this registry; every kind of refusal gives a session."""
+        name = _path_name(Reference.parse(source))
+        path = f"blobs/uploads/?mount={quote(digest, safe='')}&from={quote(name, safe='')}"
+        # One token must hold both scopes.
+        scopes = (*self._scopes, f"repository:{name}:pull")
+        request = Request(method="POST", url=self._url(path), allowed=(201, 202), scopes=scopes)
+        try:
+            reply = self._wire.call(request)
+        except RefusedError as error:
+            self._log.detail(f"no mount from {source}: {error.message}")
+            reply = self._call("POST", "blobs/uploads/", (202,))
+        return None if reply.status == 201 else self._session(reply, 0)
+
+    def upload_blob(
+        self,
+        path: Path,
+        digest: str,
+        size: int,
+        *,
+        progress: Callable[[int], None],
+        session: UploadSession | None = None,
+        on_session: Callable[[UploadSession], None] | None = None,
+    ) -> int:
+        """Send a blob and return the bytes sent; see the port."""
+        with BlobFile(path, digest, size, progress) as blob:
+            upload = _Upload(self._wire, self._url(""), self._scopes, blob, chunk=self._chunk)
+            upload.session, upload.on_session = session, on_session
+            while True:
+                best = upload.best
+                try:
+                    self._wire.retries.call(upload.attempt)
+                except http.TransferError as error:
+                    # A long upload over a bad line: tries are counted anew as long as they bring something.
+                    if error.temporary and upload.best > best:
+                        continue
+                    raise self._wire.failure(error) from error
+                return blob.sent
+
+    def _session(self, reply: Reply, offset: int) -> UploadSession:
+        return _session_of(reply, offset, insecure=self._wire.insecure)
+
+    def _url(self, path: str) -> str:
+        return f"{self._wire.base()}/v2/{self._name}/{path}"
+
+    def _call(
+        self, method: str, path: str, allowed: tuple[int, ...], *, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        url = self._url(path)
+        return self._wire.call(
+            Request(method=method, url=url, allowed=allowed, scopes=self._scopes, headers=headers or {})
+        )
+
+
+class _Upload:
+    """One blob on its way; `attempt` may be called until it succeeds and goes on where it can.
+
+    `base` is the repository's address with a slash; `best` is how far any attempt came.
+    """
+
+    def __init__(self, transport: Transport, base: str, scopes: tuple[str, ...], blob: BlobFile, *, chunk: int) -> None:
+        self._wire = transport
+        self._base = base
+        self._scopes = scopes
+        self._blob = blob
+        self._chunk = chunk
+        self._restarts = 0
+        self._may_be_done = False
+        self.session: UploadSession | None = None
+        self.on_session: Callable[[UploadSession], None] | None = None
+        self.best = 0
+
+    def attempt(self) -> None:
+        """Send what is missing and close the upload.
+
+        Raises:
+            TransferError: a temporary failure; call again.
+            RegistryError: the registry refuses the blob.
+            HashMismatchError: the file is not what its digest names; the registry has not got it.
+
+        """
+        if self._may_be_done and self._exists():
+            self._blob.report(self._blob.size)
+            return
+        self._may_be_done = False
+        session, offset = self._begin_or_go_on()
+        if self._blob.size <= SMALL and offset == 0:
+            self._close(session, self._blob.whole())
+        else:
+            while offset < self._blob.size:
+                session, offset = self._send_chunk(session, offset)
+            self._verify(session)
+            self._close(session, b"")
+        self._blob.report(self._blob.size)
+
+    def _begin_or_go_on(self) -> tuple[UploadSession, int]:
+        session = self.session
+        if session is not None and session.offset is None:
+            session = self._ask(session)
+        if session is None:
+            reply = self._do("POST", f"{self._base}blobs/uploads/", (202,))
+            session = _session_of(reply, 0, insecure=self._wire.insecure)
+        self._keep(session)
+        return session, session.offset or 0
+
+    def _ask(self, session: UploadSession) -> UploadSession | None:
+        """Return the session with the offset that the registry has, `None` when it knows none."""
+        try:
+            url = wire.follow(self._base, session.location, allow_plain=self._wire.insecure)
+            reply = self._do("GET", url, (200, 202, 204))
+        except RefusedError:
+            return None
+        offset = wire.received(reply.headers.get("range")) or 0
+        if offset > self._blob.size:
+            return None
+        return UploadSession(wire.follow(url, reply.headers.get("location") or url, allow_plain=True), offset)
+
+    def _send_chunk(self, session: UploadSession, start: int) -> tuple[UploadSession, int]:
+        length = min(self._chunk, self._blob.size - start)
+        headers = {**_OCTETS, "Content-Range": f"{start}-{start + length - 1}"}
+        # Until the answer comes, only the registry knows how much it has.
+        self.session = UploadSession(session.location)
+        try:
+            reply = self._do(
+                "PATCH", session.location, (201, 202, 204), headers, lambda: self._blob.blocks(start, length), length
+            )
+        except RefusedError as error:
+            raise self._lost(error) from error
+        there = wire.received(reply.headers.get("range"))
+        end = start + length if there is None else there
+        if not start < end <= start + length:
+            raise self._lost(
+                RegistryError(f"{wire.shown(reply.url)}: {end} bytes are there, {start + length} were sent")
+            )
+        session = _session_of(reply, end, insecure=self._wire.insecure)
+        self._keep(session)
+        self.best = max(self.best, end)
+        return session, end
+
+    def _verify(self, session: UploadSession) -> None:
+        try:
+            self._blob.verify()
+        except HashMismatchError:
+            with contextlib.suppress(RegistryError, http.TransferError):
+                self._do("DELETE", session.location, (200, 202, 204))
+            raise
+
+    def _close(self, session: UploadSession, data: bytes) -> None:
+        # The answer may be lost after the registry has taken the blob: the next try looks.
+        self._may_be_done = True
+        self.session = None if data else UploadSession(session.location)
+        url = wire.with_digest(session.location, self._blob.digest)
+        try:
+            self._do("PUT", url, (200, 201, 204), _OCTETS, (lambda: iter((data,))) if data else None, len(data))
+        except RefusedError as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: RegistryError) -> Exception:
+        """Return what to raise when a session cannot go on: begin again a few times, then give up."""
+        self.session = None
+        self._restarts += 1
+        refused = isinstance(error, RefusedError) and error.status not in _LOST
+        if refused or self._restarts > _RESTARTS:
+            return error
+        return http.TransferError(error.message, temporary=True)
+
+    def _exists(self) -> bool:
+        return self._do("HEAD", f"{self._base}blobs/{self._blob.digest}", (200, 404)).status == 200
+
+    def _keep(self, session: UploadSession) -> None:
+        self.session = session
+        if self._blob.size > SMALL and self.on_session is not None:
+            self.on_session(session)
+
+    def _do(
+        self,
+        method: str,
+        url: str,
+        allowed: tuple[int, ...],
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[], Iterator[bytes]] | None = None,
+        length: int = 0,
+    ) -> Reply:
+        return self._wire.attempt(
+            Request(
+                method=method, url=url, allowed=allowed, scopes=self._scopes, headers=headers or {}, body=body,
+                length=length,
+            )
+        )  # fmt: skip
+
+
+def _session_of(reply: Reply, offset: int, *, insecure: bool) -> UploadSession:
+    return UploadSession(wire.follow(reply.url, reply.headers.get("location"), allow_plain=insecure), offset)
+
+
+def _path_name(reference: Reference) -> str:
+    """Return the name as it stands in addresses; Docker Hub's own images live below `library/`."""
+    return (
+        f"library/{reference.name}" if reference.host == "docker.io" and "/" not in reference.name else reference.name
+    )
+
+
+def _checked_digest(text: str, reply: Reply) -> str:
+    try:
+        return str(Digest(text))
+    except ConfigError as error:
+        raise RegistryError(f"{wire.shown(reply.url)}: {wire.plain(error.message)}") from error
+
+
+def _tag_names(reply: Reply) -> list[str]:
+    try:
+        names = json.loads(reply.body)["tags"] or []
+        return [str(name) for name in names]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RegistryError(f"{wire.shown(reply.url)}: the answer is no list of tags") from error

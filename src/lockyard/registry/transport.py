@@ -1,0 +1,298 @@
+"""Requests to one registry, effects: scheme, authentication, redirects, temporary failures (Docker token authentication).
+
+Credentials are sent to the registry's own origin and to the token server that it names, nowhere else.
+"""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlencode, urlsplit
+
+from lockyard import http
+from lockyard.errors import RegistryError
+from lockyard.registry import wire
+from lockyard.registry.wire import Challenge, Credential
+
+if TYPE_CHECKING:
+    import httpx
+
+_BLOCK = 1 << 18
+_CAP = 8 << 20  # bytes of a manifest or a listing
+_ERROR_CAP = 1 << 16
+_SHORTEST_SECRET = 4  # hiding shorter ones would black out every message
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_AGAIN = "run the same command again: what is there is not sent again"
+
+
+class CredentialSource(Protocol):
+    """Gives credentials when a registry asks for them."""
+
+    def for_host(self, host: str) -> Credential | None:
+        """Return the credential of a registry, `None` for anonymous access."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request; `allowed` are the statuses that are answers, `scopes` what its token must hold.
+
+    `body` gives the bytes anew for each try, `length` is their number.
+    """
+
+    method: str
+    url: str
+    allowed: tuple[int, ...]
+    scopes: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Callable[[], Iterator[bytes]] | None = None
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer; `url` is where it came from in the end, `headers` are looked up in any case."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class RefusedError(RegistryError):
+    """An answer that another try would not change."""
+
+    def __init__(self, message: str, *, hint: str | None, status: int) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class Transport:
+    """Requests to the registry `host`; thread-safe.
+
+    `call` tries again while failures are temporary, `attempt` does not. Plain http goes to this machine only, unless
+    `insecure`.
+    """
+
+    def __init__(self, host: str, credentials: CredentialSource, *, insecure: bool, retries: http.Retries) -> None:
+        self.host = host
+        self.retries = retries
+        self.insecure = insecure
+        self._credentials = credentials
+        self._client: httpx.Client | None = None
+        self._base = ""
+        self._base_lock = threading.Lock()
+        self._challenges: tuple[Challenge, ...] = ()
+        self._credential: Credential | None = None
+        self._credential_lock = threading.Lock()
+        self._asked = False
+        self._tokens: dict[tuple[str, ...], tuple[str, float]] = {}
+        self._token_locks: dict[tuple[str, ...], threading.Lock] = {}
+        self._secrets: set[str] = set()
+
+    def close(self) -> None:
+        """Close connections; the transport cannot be used after that."""
+        if self._client is not None:
+            self._client.close()
+
+    def base(self) -> str:
+        """Return `https://HOST` or, where it is allowed and answers, `http://HOST`."""
+        with self._base_lock:
+            if not self._base:
+                self._client = self._client or http.make_client(follow_redirects=False)
+                try:
+                    self._base = self.retries.call(self._discover)
+                except http.TransferError as error:
+                    raise self.failure(error) from error
+            return self._base
+
+    def call(self, request: Request) -> Reply:
+        """Do a request, again while failures are temporary.
+
+        Raises:
+            RegistryError: it failed for good; a `RefusedError` has the status.
+
+        """
+        try:
+            return self.retries.call(lambda: self.attempt(request))
+        except http.TransferError as error:
+            raise self.failure(error) from error
+
+    def failure(self, error: http.TransferError) -> RegistryError:
+        """Return the error for people that a failed transfer becomes."""
+        return RegistryError(self._scrub(str(error)), hint=_AGAIN if error.temporary else None)
+
+    def attempt(self, request: Request) -> Reply:
+        """Do a request once: with authentication, following redirects.
+
+        Raises:
+            TransferError: it failed, perhaps for a while only.
+            RefusedError: the registry answered no.
+
+        """
+        reply = self._authorized(request)
+        for _ in range(5):
+            if reply.status not in _REDIRECTS or reply.status in request.allowed:
+                break
+            target = wire.follow(reply.url, reply.headers.get("location"), allow_plain=self.insecure)
+            reply = self._authorized(replace(request, url=target))
+        if reply.status in request.allowed:
+            return reply
+        raise self._refusal(request.method, reply)
+
+    def _discover(self) -> str:
+        host = "registry-1.docker.io" if self.host == "docker.io" else self.host
+        # On this machine registries mostly speak plain http; elsewhere it is tried only when https does not answer.
+        loopback = wire.is_loopback(host)
+        schemes = ("http", "https") if loopback else ("https", "http") if self.insecure else ("https",)
+        problems: list[http.TransferError] = []
+        for scheme in schemes:
+            base = f"{scheme}://{host}"
+            try:
+                reply = self._once(Request(method="GET", url=f"{base}/v2/", allowed=(200,)), None)
+            except http.TransferError as error:
+                problems.append(error)
+                continue
+            if reply.status in {200, 401, 403}:
+                self._challenges = wire.parse_challenges(reply.headers.get("www-authenticate", ""))
+                return base
+            problem = self._refusal("GET", reply)
+            is_temporary = isinstance(problem, http.TransferError)
+            problems.append(problem if is_temporary else http.TransferError(f"{problem}; this is no registry"))  # type: ignore[arg-type]
+        raise next((problem for problem in problems if problem.temporary), problems[0])
+
+    def _authorized(self, request: Request) -> Reply:
+        if wire.origin(request.url) != wire.origin(self._base):
+            return self._once(request, None)  # a storage server: it gets the data, never the credentials
+        used = self._authorization(request.scopes, stale=None)
+        reply = self._once(request, used)
+        if reply.status != 401:
+            return reply
+        self._challenges = wire.parse_challenges(reply.headers.get("www-authenticate", "")) or self._challenges
+        fresh = self._authorization(request.scopes, stale=used)
+        return reply if fresh is None or fresh == used else self._once(request, fresh)
+
+    def _authorization(self, scopes: tuple[str, ...], *, stale: str | None) -> str | None:
+        """Return the `Authorization` header, `None` for an anonymous request; `stale` was refused just now."""
+        for challenge in self._challenges:
+            if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
+                return f"Bearer {self._token(challenge, scopes, stale)}"
+            if challenge.scheme == "basic" and (credential := self._credential_once()) is not None:
+                return _basic(credential)
+        return None
+
+    def _credential_once(self) -> Credential | None:
+        with self._credential_lock:
+            if not self._asked:
+                found = self._credentials.for_host(self.host)
+                self._credential, self._asked = found, True
+                if found is not None:
+                    self._keep_secret(found.password, found.identity_token, _basic(found).partition(" ")[2])
+            return self._credential
+
+    def _token(self, challenge: Challenge, scopes: tuple[str, ...], stale: str | None) -> str:
+        with self._credential_lock:
+            lock = self._token_locks.setdefault(scopes, threading.Lock())
+        with lock:  # one request per scope, however many threads want it
+            token, until = self._tokens.get(scopes, ("", 0.0))
+            if token and time.monotonic() < until and f"Bearer {token}" != stale:
+                return token
+            value = self._fetch_token(challenge, scopes)
+            token = str(value.get("token") or value.get("access_token") or "")
+            if not token:
+                raise RegistryError(f"the token server of {self.host} gave no token")
+            seconds = value.get("expires_in")
+            lifetime = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else 60.0
+            self._tokens[scopes] = (token, time.monotonic() + 0.8 * lifetime)
+            self._keep_secret(token)
+            return token
+
+    def _fetch_token(self, challenge: Challenge, scopes: tuple[str, ...]) -> dict[str, Any]:
+        realm = wire.follow(self._base, challenge.parameters["realm"], allow_plain=self.insecure)
+        service = challenge.parameters.get("service", "")
+        credential = self._credential_once()
+        authorization = None
+        if credential is not None and credential.identity_token:
+            request = _refresh(realm, credential.identity_token, service, scopes)
+        else:
+            fields = [("service", service)] * bool(service) + [("scope", scope) for scope in scopes]
+            url = f"{realm}{'&' if urlsplit(realm).query else '?'}{urlencode(fields)}"
+            request = Request(method="GET", url=url, allowed=(200,))
+            authorization = _basic(credential) if credential is not None else None
+        reply = self._once(request, authorization)
+        if reply.status != 200:
+            raise self._refusal(request.method, reply)
+        try:
+            value = json.loads(reply.body)
+        except ValueError:
+            value = None
+        return value if isinstance(value, dict) else {}
+
+    def _once(self, request: Request, authorization: str | None) -> Reply:
+        """Send one request and read its answer, up to a cap."""
+        client = self._client
+        if client is None:
+            raise RegistryError(f"no connection to {self.host}")
+        headers = {"Accept-Encoding": "identity", **request.headers}
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        if request.method in {"POST", "PUT", "PATCH"}:
+            headers["Content-Length"] = str(request.length)
+        with http.transfer_errors(request.method, wire.shown(request.url)):
+            content = request.body() if request.body is not None else None
+            built = client.build_request(request.method, request.url, headers=headers, content=content)
+            response = client.send(built, stream=True)
+            try:
+                body = _read(response, _CAP if response.status_code in request.allowed else _ERROR_CAP)
+            finally:
+                response.close()
+        if len(body) > _CAP:
+            raise RegistryError(f"{wire.shown(request.url)}: the answer is larger than {_CAP} bytes")
+        return Reply(request.url, response.status_code, response.headers, body)
+
+    def _refusal(self, method: str, reply: Reply) -> http.TransferError | RefusedError:
+        text = self._scrub(f"{method} {wire.shown(reply.url)}: {wire.error_text(reply.status, reply.body)}")
+        if reply.status in {408, 425, 429} or reply.status >= 500:
+            asked = reply.headers.get("retry-after", "")
+            wait = float(asked) if asked.isascii() and asked.isdigit() else None
+            return http.TransferError(text, status=reply.status, temporary=True, wait=wait)
+        hint = None
+        if reply.status in {401, 403}:
+            hint = f"log in by docker login {self.host} with an account that may push there"
+        return RefusedError(text, hint=hint, status=reply.status)
+
+    def _keep_secret(self, *secrets: str) -> None:
+        self._secrets = self._secrets | {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+
+    def _scrub(self, text: str) -> str:
+        """Return `text` without our secrets, which a server may have quoted."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _basic(credential: Credential) -> str:
+    """Return the header of Basic authentication (RFC 7617)."""
+    pair = f"{credential.username}:{credential.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"
+
+
+def _refresh(realm: str, token: str, service: str, scopes: tuple[str, ...]) -> Request:
+    """Return the request that turns an identity token into an access token (OAuth 2, as token servers speak it)."""
+    form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": "lockyard", "service": service}
+    data = urlencode({**form, "scope": " ".join(scopes)}).encode()
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return Request(
+        method="POST", url=realm, allowed=(200,), headers=headers, body=lambda: iter((data,)), length=len(data)
+    )
+
+
+def _read(response: "httpx.Response", cap: int) -> bytes:
+    body = bytearray()
+    for block in response.iter_raw(_BLOCK):
+        body += block
+        if len(body) > cap:
+            break
+    return bytes(body)
