@@ -1,7 +1,6 @@
 """Use cases around locks: lock a release, check that its lock is current, read its locks, compare two releases."""
 
 import datetime as dt
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -328,13 +327,13 @@ def _ordered(locks: Mapping[str, Lock], order: Sequence[str]) -> dict[str, Lock]
 
 
 def _layers(locks: Mapping[str, Lock], tree: Tree, base_tree: Tree | None) -> dict[str, File]:
-    """Return the renewed layer plan: it starts from this release's own, else from the base release's."""
+    """Return the renewed layer plan: it starts from the base release's, so that locking again gives the same plan."""
     from lockyard.oci.layering import LayerPlan, plan_layers
 
     previous = None
-    for source in (tree, base_tree):
+    for source in (base_tree, tree):
         if previous is None and source is not None and LAYERS in source:
-            previous = LayerPlan.from_json(json.loads(source[LAYERS].data))
+            previous = LayerPlan.from_json(source[LAYERS].data.decode())
     packages = {
         name: list({package.dist: package for items in lock.platforms.values() for package in items}.values())
         for name, lock in locks.items()
