@@ -23,11 +23,11 @@ from lockyard.conda.reasons import Disagreement
 from lockyard.conda.spec import EnvIn, parse_env_in
 from lockyard.distribution import EnvironmentArg, Line, Variant, nearest
 from lockyard.errors import ConfigError, LockyardError, StaleLockError
+from lockyard.oci.layering import FILE_NAME, LayerPlan, plan_layers
 from lockyard.ports import Toolbox
 from lockyard.tree import Change, File, Tree, diff
 from lockyard.version import Version, release_dir
 
-LAYERS = "layers.json"
 SOURCE_VERSION = "source-version.txt"
 
 
@@ -94,7 +94,8 @@ def lock_release(
         locks = {item.image_type: make_lock(item, results[item.image_type], wishes, base_version) for item in types}
         after = _outputs(tree, types, locks)
         everything = _ordered({**others, **locks}, workspace.line(version).types)
-        after = after.merge(_layers(everything, after, base_tree))
+        places = (str(release_dir(version)), f"the base release {base_version}")
+        after = after.merge(_layers(everything, after, base_tree, places))
         changes = diff(tree, after)
         if changes and not dry_run:
             fs.write_tree(after, workspace.release_path(version), keep=workspace.nested_releases(version))
@@ -326,20 +327,21 @@ def _ordered(locks: Mapping[str, Lock], order: Sequence[str]) -> dict[str, Lock]
     return {name: locks[name] for name in order if name in locks}
 
 
-def _layers(locks: Mapping[str, Lock], tree: Tree, base_tree: Tree | None) -> dict[str, File]:
-    """Return the renewed layer plan: it starts from the base release's, so that locking again gives the same plan."""
-    from lockyard.oci.layering import LayerPlan, plan_layers
+def _layers(locks: Mapping[str, Lock], tree: Tree, base_tree: Tree | None, places: tuple[str, str]) -> dict[str, File]:
+    """Return the renewed layer plan: it starts from this release's own, else from the base release's.
 
+    `places` are the directories of both, for messages.
+    """
     previous = None
-    for source in (base_tree, tree):
-        if previous is None and source is not None and LAYERS in source:
-            previous = LayerPlan.from_json(source[LAYERS].data.decode())
+    for source, place in zip((tree, base_tree), places, strict=True):
+        if previous is None and source is not None and FILE_NAME in source:
+            name = f"{place}/{FILE_NAME}"
+            previous = LayerPlan.from_json(decode(source[FILE_NAME].data, name), source=name)
     packages = {
         name: list({package.dist: package for items in lock.platforms.values() for package in items}.values())
         for name, lock in locks.items()
     }
-    plan = plan_layers(packages, previous=previous)
-    return {LAYERS: File.text(plan.to_json())}
+    return {FILE_NAME: File.text(plan_layers(packages, previous=previous).to_json())}
 
 
 def _flat(

@@ -94,7 +94,7 @@ RELEASES = ReleaseDiff(
 
 
 def test_json_has_the_documented_shape() -> None:
-    empty = {"changed": {}, "added": {}, "removed": {}, "rebuilt": {}}
+    empty: dict[str, object] = {"changed": {}, "added": {}, "removed": {}, "rebuilt": {}}
     assert json.loads(render_json(RELEASES)) == {
         "base": "1.0.0",
         "target": "1.0.1",
