@@ -305,8 +305,11 @@ def _short_form(text: str) -> dict[str, str]:
             build, exact = tail, True
         if _PLAIN_VERSION_RE.fullmatch(version):
             version = f"=={version}" if exact else f"{version}.*"
-        elif exact or not version or version[0] in "<>!~|,":
+        elif not version or version[0] in "<>!~|,":
             raise ConfigError("it is not a match spec")
+        else:
+            # `=1.2,<2` or `=1.*`: as between brackets.
+            version = f"{'==' if exact else '='}{version}"
     return {"version": version} | ({"build": build} if build is not None else {})
 
 
