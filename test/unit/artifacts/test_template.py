@@ -1,0 +1,76 @@
+"""Which template a release is made from."""
+
+import pytest
+
+from lockyard.artifacts.template import TemplateSources, plan_template
+from lockyard.errors import ConfigError
+from lockyard.tree import File, Tree
+from lockyard.version import Version
+
+
+def tree(**files: str) -> Tree:
+    return Tree({name.replace("__", ".").replace("_of_", "/"): File.text(text) for name, text in files.items()})
+
+
+BASE = tree(Dockerfile="base", dirs_of_a="base", cpu__env__in="numpy\n")
+MINOR, PREVIOUS, MAJOR = tree(Dockerfile="minor"), tree(Dockerfile="previous"), tree(Dockerfile="major")
+VALUES = {"version": "1.5.0"}
+
+
+@pytest.mark.parametrize(
+    ("version", "sources", "expected", "made"),
+    [
+        ("1.5.1", TemplateSources(minor=MINOR, previous_minor=PREVIOUS, major=MAJOR), "minor", None),
+        ("1.5.0", TemplateSources(minor=MINOR, previous_minor=PREVIOUS, major=MAJOR), "minor", None),
+        ("1.5.0", TemplateSources(previous_minor=PREVIOUS, major=MAJOR), "previous", "template/v1/v1.5"),
+        ("1.5.0-beta.1", TemplateSources(previous_minor=PREVIOUS, major=MAJOR), "previous", "template/v1/v1.5"),
+        ("1.5.1", TemplateSources(previous_minor=PREVIOUS, major=MAJOR), "major", None),
+        ("1.5.0", TemplateSources(major=MAJOR), "major", None),
+        ("1.5.0", TemplateSources(), "base", None),
+    ],
+)
+def test_order(version: str, sources: TemplateSources, expected: str, made: str | None) -> None:
+    plan = plan_template(Version.parse(version), sources, BASE, VALUES)
+    assert plan.files["Dockerfile"].data.decode() == expected
+    assert plan.directory == made
+    assert bool(plan.tree) == (made is not None)
+    assert bool(plan.notes) == (expected in {"previous", "base"})
+
+
+def test_base_gives_dockerfile_and_dirs_only() -> None:
+    assert list(plan_template(Version(1, 5, 0), TemplateSources(), BASE, VALUES).files) == ["Dockerfile", "dirs/a"]
+
+
+def test_nothing_at_all_is_a_note() -> None:
+    plan = plan_template(Version(1, 5, 0), TemplateSources(), Tree(), VALUES)
+    assert not plan.files
+    assert "no Dockerfile" in plan.notes[0]
+
+
+def test_templates_are_rendered_and_the_copy_is_not() -> None:
+    """A new minor line gets the template itself; the release gets what it says. What belongs to the line stays there."""
+    raw = Tree(
+        {
+            "Dockerfile.j2": File(b"LABEL v={{ version }}\n", 0o755),
+            "Dockerfile.base": File(b"base"),
+            "dirs/x": File(b"{{ not }} a template"),
+        }
+    )
+    plan = plan_template(Version(1, 5, 0), TemplateSources(previous_minor=raw), BASE, VALUES)
+    assert plan.tree == raw
+    assert plan.files == Tree({"Dockerfile": File(b"LABEL v=1.5.0\n", 0o755), "dirs/x": File(b"{{ not }} a template")})
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"Dockerfile.j2": "a\n{{ nope }}"}, "template/v1/v1.5/Dockerfile.j2:2: 'nope' is undefined"),
+        ({"Dockerfile.j2": "{% if %}"}, "template/v1/v1.5/Dockerfile.j2:1: "),
+        ({"Dockerfile.j2": "a", "Dockerfile": "b"}, "template/v1/v1.5: Dockerfile and Dockerfile.j2 are both there"),
+    ],
+)
+def test_refused(files: dict[str, str], message: str) -> None:
+    minor = Tree({name: File.text(text) for name, text in files.items()})
+    with pytest.raises(ConfigError) as caught:
+        plan_template(Version(1, 5, 0), TemplateSources(minor=minor), BASE, VALUES)
+    assert caught.value.message.startswith(message)
