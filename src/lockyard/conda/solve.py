@@ -134,16 +134,27 @@ def _preferred(
 ) -> tuple[list["rattler.RepoDataRecord"], frozenset[str]]:
     """Return the index's own records for the preferred packages, and the names that have none."""
     cutoff = _utc(request.exclude_newer)
+    asked = _asked_channels(request.specs)
     kept, lost = [], set()
     for package in request.preferred:
-        # Strict priority: only the first channel that has the name counts.
-        candidates = next((found for channel in channels if (found := channel.records(package.name))), [])
+        # Strict priority: only the first channel that has the name counts, unless a spec names another.
+        allowed = [item for item in channels if asked.get(package.name, item.base_url) == item.base_url]
+        candidates = next((found for channel in allowed if (found := channel.records(package.name))), [])
         record = next((item for item in candidates if _is_same(item, package)), None)
         if record is None or (cutoff is not None and (record.timestamp is None or record.timestamp > cutoff)):
             lost.add(package.name)
         else:
             kept.append(record)
     return kept, frozenset(lost)
+
+
+def _asked_channels(specs: Iterable[str]) -> dict[str, str]:
+    """Return name → base URL of the channel for the specs that name one: such a spec goes before channel priority."""
+    found = {}
+    for spec in map(_match_spec, specs):
+        if spec.channel is not None and spec.name.normalized is not None:
+            found[spec.name.normalized] = spec.channel.base_url
+    return found
 
 
 def _is_same(record: "rattler.RepoDataRecord", package: LockedPackage) -> bool:
