@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lockyard import fs
-from lockyard.app.lock import LockResult, lock_release
 from lockyard.app.workspace import Workspace
 from lockyard.artifacts.catalog import Catalog
 from lockyard.artifacts.plan import ReleasePlan, ReleaseRequest, plan_release
@@ -25,11 +24,10 @@ _TYPE_RE = re.compile(r"([a-z0-9]+(?:[-_][a-z0-9]+)*)\.(?:env\.in|env\.out|lock\
 
 @dataclass(frozen=True)
 class CreateResult:
-    """The plan, whether it was written, and the locks when they were asked for."""
+    """The plan, and whether it was written."""
 
     plan: ReleasePlan
     written: bool
-    lock: LockResult | None = None
 
 
 def create_release(
@@ -41,16 +39,12 @@ def create_release(
     identifier: str | None = None,
     force: bool = False,
     dry_run: bool = False,
-    lock: bool = False,
 ) -> CreateResult:
-    """Make the release that follows `base`; `lock` solves it too, after the directory is there.
-
-    A refused or a dry run writes nothing at all.
+    """Make the release that follows `base`; a refused or a dry run writes nothing at all.
 
     Raises:
         ConfigError: the base release, its lock or an input is missing or malformed.
         VersionExistsError: the target exists and `force` is off.
-        UnsatisfiableError: of the lock; the release directory stays, to be mended.
 
     """
     target = bump(base, part, identifier)
@@ -63,9 +57,7 @@ def create_release(
         # What was planned before the lock was held may be overtaken by another command.
         plan = _plan(toolbox, dataclasses.replace(workspace), base, part, target, force=force)
         _write(workspace, plan)
-    # A new view: this one may have listed the releases already.
-    result = lock_release(toolbox, dataclasses.replace(workspace), target) if lock else None
-    return CreateResult(plan, written=True, lock=result)
+    return CreateResult(plan, written=True)
 
 
 def read_catalog(workspace: Workspace) -> Catalog:

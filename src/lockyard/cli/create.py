@@ -12,6 +12,7 @@ from lockyard.version import Bump, Version
 
 if TYPE_CHECKING:
     from lockyard.app.create import CreateResult
+    from lockyard.app.lock import LockResult
     from lockyard.artifacts.plan import ReleasePlan, Row
 
 SCHEMA = 1
@@ -67,17 +68,14 @@ def _command(part: Bump) -> click.Command:
         from lockyard.app.create import create_release
 
         result = create_release(
-            context.toolbox,
-            context.workspace,
-            base,
-            part,
-            identifier=identifier,
-            force=force,
-            dry_run=dry_run,
-            lock=lock,
+            context.toolbox, context.workspace, base, part, identifier=identifier, force=force, dry_run=dry_run
         )
-        _tell(context, result)
-        context.emit(_json(result) if as_json else _text(result))
+        _tell(context, result, lock=lock)
+        if not as_json:
+            context.emit(_text(result))
+        locked = _lock(context, result.plan.version) if lock else None
+        if as_json:
+            context.emit(_json(result, locked))
 
     decorate: Callable[[Any], click.Command] = click.command(
         f"create-{part}-version-artifacts",
@@ -87,7 +85,18 @@ def _command(part: Bump) -> click.Command:
     return decorate(create)
 
 
-def _tell(context: Context, result: "CreateResult") -> None:
+def _lock(context: Context, version: Version) -> "LockResult":
+    """Lock what was just made; when that cannot be, the release stays as it is, to be mended."""
+    from lockyard.app.lock import lock_release
+    from lockyard.cli.lock import tell
+
+    # A new view of the workspace: this one has listed the releases before.
+    result = lock_release(context.toolbox, dataclasses.replace(context.workspace), version)
+    tell(context, result)
+    return result
+
+
+def _tell(context: Context, result: "CreateResult", *, lock: bool) -> None:
     """Say on stderr what the reviewer should know."""
     plan, say = result.plan, context.toolbox.log
     say.step(f"{plan.base} → {plan.version} ({plan.bump}){'' if result.written else ', nothing is written'}")
@@ -99,12 +108,7 @@ def _tell(context: Context, result: "CreateResult") -> None:
         say.info(f"kept: {plan.directory}/{path}")
     for path in plan.replaced:
         say.info(f"{'removed' if result.written else 'would be removed'}: {plan.directory}/{path}")
-    if result.lock is not None:
-        for name, lock in result.lock.locks.items():
-            changes = sum(len(reasons) for reasons in lock.reasons.values())
-            say.info(f"locked {name}: {len(lock.packages())} packages, {changes} differ from {plan.base}")
-        say.info(f"what changed: lockyard diff {plan.base} {plan.version}")
-    elif result.written:
+    if result.written and not lock:
         say.info(f"next: lockyard lock {plan.version}")
 
 
@@ -172,7 +176,7 @@ def _text(result: "CreateResult") -> str:
     return "\n".join([plan.directory, *(f"would write {path}" for path in files)])
 
 
-def _json(result: "CreateResult") -> str:
+def _json(result: "CreateResult", locked: "LockResult | None") -> str:
     plan = result.plan
     value = {
         "schema": SCHEMA,
@@ -187,7 +191,7 @@ def _json(result: "CreateResult") -> str:
         "types": {name: [dataclasses.asdict(row) for row in rows] for name, rows in plan.types.items()},
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
-        "locked": {name: len(lock.packages()) for name, lock in result.lock.locks.items()} if result.lock else None,
+        "locked": list(locked.written) if locked is not None else None,
     }
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
 

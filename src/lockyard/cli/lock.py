@@ -95,7 +95,7 @@ def lock(
         exclude_newer=exclude_newer,
         dry_run=dry_run,
     )
-    _tell(context, result, dry_run=dry_run)
+    tell(context, result, dry_run=dry_run)
     if as_json:
         context.emit(_result_json(result))
     elif result.written:
@@ -116,7 +116,8 @@ def _check(context: Context, version: Version, image_types: tuple[str, ...], *, 
     check_current(version, statuses)
 
 
-def _tell(context: Context, result: "LockResult", *, dry_run: bool) -> None:
+def tell(context: Context, result: "LockResult", *, dry_run: bool = False) -> None:
+    """Say on stderr what a solve found and why."""
     say = context.toolbox.log
     for image_type, lock_ in result.locks.items():
         for platform, packages in lock_.platforms.items():
