@@ -1,9 +1,10 @@
 """Killed before every effect of create, lock, build and publish: the next run succeeds and nothing half-written is left."""
 
+import functools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,13 @@ from support.faults import Outcome, kill_at_every_effect, listing
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
 
-PRELOAD = (
-    "lockyard.cli.create",
-    "lockyard.cli.lock",
-    "lockyard.cli.build",
-    "lockyard.cli.publish",
-    "rattler",
-    "jinja2",
-    "pydantic",
+CONDA_LOCK = (
+    "conda_lock.interfaces.vendored_conda",
+    "conda_lock.lockfile",
+    "conda_lock.lockfile.v1.models",
+    "conda_lock.lockfile.v2prelim.models",
 )
+PRELOAD = ("lockyard.cli.create", "lockyard.cli.lock", "rattler", "jinja2", "pydantic", *CONDA_LOCK)
 ENV = {"LOCKYARD_CACHE_DIR": "{work}/cache"}
 VOLATILE = ("build.json", "tests.json")  # they hold times
 RELEASE = "build_artifacts/v0/v0.1/v0.1.1"
@@ -42,27 +41,36 @@ def is_leftover(path: str) -> bool:
     return any(part.startswith(".") and (".new-" in part or part.endswith(".old")) for part in path.split("/"))
 
 
+STEPS: dict[str, Sequence[str]] = {
+    "create": ("lock", "0.1.0"),
+    "lock": ("create-patch-version-artifacts", "--base-patch-version", "0.1.0"),
+    "build": ("lock", "0.1.1", "--fresh"),
+    "push": ("build", "0.1.1", "--skip-tests"),
+}
+"""What comes before each command."""
+
+
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The distribution before each command: after the ones before it."""
     base = tmp_path_factory.mktemp("stages")
     packages = [package("base"), package("tool", depends=["base"]), package("data", noarch=True)]
     specs = ["tool[version='>=1.0.0,<1.1.0']", "data"]
-    root = write_distribution(base / "create", {"cpu": specs, "gpu": specs}, packages)
-    lockyard(root, "lock", "0.1.0")
-    write_channel(root / "channel", [*packages, package("tool", "1.0.1", depends=["base"])])
-    steps: list[tuple[str, Sequence[str]]] = [
-        ("lock", ("create-patch-version-artifacts", "--base-patch-version", "0.1.0")),
-        ("build", ("lock", "0.1.1", "--fresh")),
-        ("push", ("build", "0.1.1", "--skip-tests")),
-    ]
-    stages = {"create": root}
-    for name, args in steps:
-        shutil.copytree(root, base / name, symlinks=True)
-        root = base / name
-        lockyard(root, *args)
-        stages[name] = root
-    return stages
+
+    @functools.cache
+    def stage(name: str) -> Path:
+        before = list(STEPS).index(name) - 1
+        if before < 0:
+            root = write_distribution(base / name, {"cpu": specs, "gpu": specs}, packages)
+        else:
+            root = base / name
+            shutil.copytree(stage(list(STEPS)[before]), root, symlinks=True)
+        lockyard(root, *STEPS[name])
+        if before < 0:
+            write_channel(root / "channel", [*packages, package("tool", "1.0.1", depends=["base"])])
+        return root
+
+    return stage
 
 
 def check(outcomes: Iterable[Outcome], old: dict[str, str], codes: set[int]) -> dict[str, str]:
@@ -91,23 +99,23 @@ def assert_old_or_new(outcome: Outcome, old: dict[str, str], new: dict[str, str]
     assert current in (was, becomes) or (not current and below(outcome.between, aside) == was), outcome.effect
 
 
-def test_create(stages: dict[str, Path], tmp_path: Path) -> None:
+def test_create(stages: Callable[[str], Path], tmp_path: Path) -> None:
     """The release directory is there whole or not at all."""
-    old = listing(stages["create"], ["build_artifacts"])
+    old = listing(stages("create"), ["build_artifacts"])
     args = ["create-patch-version-artifacts", "--base-patch-version", "0.1.0"]
     outcomes = kill_at_every_effect(
-        stages["create"], args, work=tmp_path / "work", watch=["build_artifacts", "template"], env=ENV, preload=PRELOAD
+        stages("create"), args, work=tmp_path / "work", watch=["build_artifacts", "template"], env=ENV, preload=PRELOAD
     )
-    new = check(outcomes, listing(stages["create"], ["build_artifacts", "template"]), {0, 3})
+    new = check(outcomes, listing(stages("create"), ["build_artifacts", "template"]), {0, 3})
     for outcome in outcomes:
         assert_old_or_new(outcome, old, new, RELEASE)
 
 
-def test_lock(stages: dict[str, Path], tmp_path: Path) -> None:
+def test_lock(stages: Callable[[str], Path], tmp_path: Path) -> None:
     """The lock files of all types, their exports and the layer plan change together."""
-    old = listing(stages["lock"], ["build_artifacts"])
+    old = listing(stages("lock"), ["build_artifacts"])
     outcomes = kill_at_every_effect(
-        stages["lock"],
+        stages("lock"),
         ["lock", "0.1.1", "--fresh"],
         work=tmp_path / "work",
         watch=["build_artifacts"],
@@ -119,11 +127,11 @@ def test_lock(stages: dict[str, Path], tmp_path: Path) -> None:
         assert_old_or_new(outcome, old, new, RELEASE)
 
 
-def test_build(stages: dict[str, Path], tmp_path: Path) -> None:
+def test_build(stages: Callable[[str], Path], tmp_path: Path) -> None:
     """A killed build is repeated to the same digests; a layout is whole or not there."""
-    old = listing(stages["build"], ["out", "build_artifacts"])
+    old = listing(stages("build"), ["out", "build_artifacts"])
     outcomes = kill_at_every_effect(
-        stages["build"], ["build", "0.1.1", "--skip-tests"],
+        stages("build"), ["build", "0.1.1", "--skip-tests"],
         work=tmp_path / "work", watch=["out", "build_artifacts"], env=ENV, preload=PRELOAD, step=3,
     )  # fmt: skip
     new = check(outcomes, old, {0})
@@ -145,12 +153,12 @@ def assert_tags_are_whole(repository: Path) -> None:
             assert (blobs / item["digest"].removeprefix("sha256:")).stat().st_size == item["size"]
 
 
-def test_push(stages: dict[str, Path], tmp_path: Path) -> None:
+def test_push(stages: Callable[[str], Path], tmp_path: Path) -> None:
     """A killed push is finished by the next; both repositories are whole and no tag ever led to a missing blob."""
     targets = ["--target-ecr-repo", "first", "--target-ecr-repo", "second"]
-    old = listing(stages["push"], ["registry", "build_artifacts"])
+    old = listing(stages("push"), ["registry", "build_artifacts"])
     outcomes = kill_at_every_effect(
-        stages["push"], ["push", "0.1.1", "--skip-tests", *targets],
+        stages("push"), ["push", "0.1.1", "--skip-tests", *targets],
         work=tmp_path / "work", watch=["registry", "build_artifacts"], env=ENV, preload=PRELOAD, step=2,
     )  # fmt: skip
     new = check(outcomes, old, {0})
