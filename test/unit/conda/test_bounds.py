@@ -1,12 +1,14 @@
 """How far a package may move: the tables, every shape of version, and the laws behind them."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rattler import VersionSpec
 
+from lockyard.conda import bounds
 from lockyard.conda.bounds import BoundsPolicy, Installed, next_specs, upper_bound, version_key
 from lockyard.conda.spec import EnvIn, parse_env_in
 from lockyard.distribution import Policy
@@ -110,9 +112,9 @@ def test_the_installed_version_is_always_allowed(installed: str, bump: Bump, pol
 
 @given(versions, st.sampled_from(["semver", "pythonesque", "calver", "latest"]))
 def test_a_larger_bump_allows_no_less(installed: str, policy: Policy) -> None:
-    bounds = [upper_bound(installed, bump, policy) for bump in Bump]
-    assert bounds[2] is None
-    for smaller, larger in itertools.pairwise(bounds):
+    found = [upper_bound(installed, bump, policy) for bump in Bump]
+    assert found[2] is None
+    for smaller, larger in itertools.pairwise(found):
         assert larger is None or (smaller is not None and not version_key(larger) < version_key(smaller))
 
 
@@ -192,3 +194,10 @@ def test_channel_is_what_was_asked_else_what_the_line_declares() -> None:
         "c[version='>=1']",
         "conda-forge::d[version='>=1']",
     ]
+
+
+def test_the_reference_has_the_same_tables() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/reference/version-bounds.md").read_text()
+    rows = [row for row in (bounds.__doc__ or "").splitlines() if row.startswith("|")]
+    assert len(rows) > 10
+    assert [row for row in page.splitlines() if row.startswith("|")] == rows
