@@ -103,10 +103,13 @@ class RunRequest:
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
-    workdir: str = "/"
+    workdir: str | None = None
+    """`None`: the image's own."""
     binds: tuple[tuple[Path, str, bool], ...] = ()
     timeout: float | None = None
     """Seconds."""
+    interactive: bool = False
+    """Standard input and outputs are the caller's; the result's `output` is empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,40 +1,78 @@
-"""Other programs, effects: argument lists only, no shell, output captured."""
+"""Other programs, effects: the one place that starts processes. Argument lists only, a stated environment, a time limit."""
 
+import contextlib
+import os
+import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lockyard.errors import LockyardError
+from lockyard.errors import BuildError
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where system programs are looked for, whatever the caller's environment says."""
+_KEPT = 8 << 20  # bytes of output that are kept, from the end
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """How a program ended."""
+class Completed:
+    """How a process ended (128 + N for signal N); `output` is stdout and stderr together, at most its last 8 MiB."""
 
     exit_code: int
-    stdout: bytes
-    stderr: bytes
+    output: str
+    timed_out: bool = False
+
+
+def find(name: str) -> str | None:
+    """Return the path of a system program, `None` when it is not installed."""
+    return shutil.which(name, path=PATH)
 
 
 def run(
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    input_bytes: bytes = b"",
-    timeout: float | None = 60.0,
-) -> Done:
-    """Run a program to its end; `env` is its whole environment, `timeout` is in seconds.
+    argv: Sequence[str], *, env: Mapping[str, str], timeout: float | None = None, interactive: bool = False
+) -> Completed:
+    """Run a program to its end; it and all that it started in its session are killed when time (seconds) is over.
+
+    `interactive` leaves it standard input and outputs of the caller.
 
     Raises:
-        LockyardError: it does not exist, cannot be started, or takes longer.
+        BuildError: it cannot be started.
 
     """
+    pipe = None if interactive else subprocess.PIPE
     try:
-        done = subprocess.run(
-            list(argv), input=input_bytes, env=dict(env), capture_output=True, timeout=timeout, check=False
+        process = subprocess.Popen(
+            list(argv),
+            env=dict(env),
+            stdin=None if interactive else subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=None if interactive else subprocess.STDOUT,
+            start_new_session=not interactive,
         )
     except OSError as error:
-        raise LockyardError(f"{argv[0]} cannot be run: {error.strerror}", hint=f"install {argv[0]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise LockyardError(f"{argv[0]} did not end within {timeout} s") from error
-    return Done(done.returncode, done.stdout, done.stderr)
+        raise BuildError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    with process:
+        try:
+            out, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _kill(process, group=not interactive)
+            out, _ = process.communicate()
+            return Completed(128 + signal.SIGKILL, _text(out), timed_out=True)
+        except BaseException:  # Ctrl-C above all: nothing goes on alone
+            _kill(process, group=not interactive)
+            raise
+    code = process.returncode
+    return Completed(code if code >= 0 else 128 - code, _text(out))
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"")[-_KEPT:].decode(errors="replace")
+
+
+def _kill(process: "subprocess.Popen[bytes]", *, group: bool) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from lockyard.errors import BuildError, ConfigError
+from lockyard.errors import BuildError, ConfigError, HashMismatchError
 from lockyard.oci.values import Descriptor, Digest, MediaType
 
 _PLATFORMS = {
@@ -64,6 +64,21 @@ def parse_json(data: bytes, source: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BuildError(f"{source} is not a JSON object")
     return value
+
+
+def verified(data: bytes | None, descriptor: Descriptor, source: str) -> bytes:
+    """Return a blob's bytes when they are what the descriptor says (`source` is where they are, for messages).
+
+    Raises:
+        BuildError: there are none.
+        HashMismatchError: they are not.
+
+    """
+    if data is None:
+        raise BuildError(f"{source} is missing")
+    if len(data) != descriptor.size or Digest.of(data) != descriptor.digest:
+        raise HashMismatchError(f"{source} is {Digest.of(data)}, {len(data)} bytes, not what its name says")
+    return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,250 @@
+"""The native engine, effects: packages and a *finish* Dockerfile become an image, with no daemon.
+
+Each layer of the plan is written straight from the extracted packages into the blob cache, or found there. Layers are
+made by several threads; neither their number nor the place changes a byte.
+"""
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+from lockyard.conda.lock import LockedPackage
+from lockyard.engines.request import BuildRequest, BuiltImage, BuiltLayer, CachedLayer, LayerCache
+from lockyard.errors import BuildError
+from lockyard.extracted import DirectoryReader
+from lockyard.oci.contents import Manifest, PackageReader, Python, read_manifest, resolve
+from lockyard.oci.dockerfile import CopyLayer, kind_of, parse, plan_finish
+from lockyard.oci.image import MAX_LAYERS, Image, Layer
+from lockyard.oci.linking import LINKING_VERSION, Linker
+from lockyard.oci.tar import Entry, LayerBlob, Sink, compressor_id, write_layer
+from lockyard.oci.values import Digest
+from lockyard.ports import Log
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SHOWN_CLOBBERS = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Placed:
+    """A package that is ready to be written."""
+
+    manifest: Manifest
+    places: Mapping[str, str]
+    reader: PackageReader
+
+
+class NativeEngine:
+    """The `Engine` port without a daemon; `cache` keeps finished layers."""
+
+    def __init__(self, cache: LayerCache, log: Log) -> None:
+        self._cache = cache
+        self._log = log
+
+    def build(self, request: BuildRequest) -> BuiltImage:
+        """Build one image.
+
+        Raises:
+            HashMismatchError: a package in the cache is not what it says.
+            BuildError: a package or a line of the Dockerfile cannot be built, or there are too many layers.
+
+        """
+        workers = max(1, request.workers)
+        with ThreadPoolExecutor(workers, thread_name_prefix="deflate") as executor:
+            job = _Job(request, self._cache, self._log, executor)
+            layers = job.environment()
+            image = environment_image(request, [built.layer for built in layers])
+            image, finished = job.finish(image)
+        if len(image.layers) > MAX_LAYERS:
+            raise BuildError(
+                f"{len(image.layers)} layers are more than {MAX_LAYERS}: {len(request.base.image.layers)} of the base, "
+                f"{len(layers)} of the environment, {len(finished)} of the Dockerfile"
+            )
+        return BuiltImage(image, {**request.base.blobs, **job.blobs}, (*layers, *finished))
+
+
+class _Job:
+    def __init__(self, request: BuildRequest, cache: LayerCache, log: Log, executor: Executor) -> None:
+        self.request = request
+        self.cache = cache
+        self.log = log
+        self.executor = executor
+        self.compressor = compressor_id(request.compression)
+        self.python = Python.of(request.packages)
+        self.linker = Linker(request.prefix, *request.owner, self.python)
+        self.blobs: dict[Digest, Path] = {}
+        self._guard = threading.Lock()
+
+    def environment(self) -> tuple[BuiltLayer, ...]:
+        """Make the layers of the packages, then that of the history."""
+        placed = self._place()
+        groups = self.request.plan.group(self.request.packages)
+        workers = max(1, min(self.request.workers, len(groups)))
+        with (
+            self.log.progress("layers", len(groups), "layers") as advance,
+            contextlib.ExitStack() as stack,
+        ):
+            pool = ThreadPoolExecutor(workers, thread_name_prefix="layer")
+            # On a failure, layers that have not begun are dropped.
+            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            jobs = [
+                pool.submit(self._packages, name, [placed[item.dist] for item in packages], advance)
+                for name, packages in groups.items()
+            ]
+            layers = [job.result() for job in jobs]
+        return (*layers, self._history())
+
+    def _place(self) -> dict[str, _Placed]:
+        packages = self.request.packages
+        readers = [DirectoryReader(self.request.fetched[package.dist].directory) for package in packages]
+        manifests = [
+            read_manifest(package, reader, self.python) for package, reader in zip(packages, readers, strict=True)
+        ]
+        places, clobbers = resolve(manifests)
+        for clobber in clobbers[:_SHOWN_CLOBBERS]:
+            self.log.warning(str(clobber))
+        if len(clobbers) > _SHOWN_CLOBBERS:
+            self.log.warning(f"and {len(clobbers) - _SHOWN_CLOBBERS} more files that several packages have")
+        return {
+            manifest.package.dist: _Placed(manifest, place, reader)
+            for manifest, place, reader in zip(manifests, places, readers, strict=True)
+        }
+
+    def _packages(self, name: str, packages: Sequence[_Placed], advance: Callable[[int], None]) -> BuiltLayer:
+        key = {
+            "linking": LINKING_VERSION,
+            "prefix": self.request.prefix,
+            "owner": self.request.owner,
+            "compressor": self.compressor,
+            "packages": [self._package_key(item) for item in packages],
+        }
+        comment = "packages: " + ", ".join(f"{_package(item).name} {_package(item).version}" for item in packages)
+
+        def entries() -> Iterator[Entry]:
+            for item in packages:
+                yield from self.linker.entries(item.manifest, item.places, item.reader)
+
+        built = self._layer(name, key, comment, entries, tuple(_package(item).dist for item in packages))
+        advance(1)
+        return built
+
+    def _package_key(self, item: _Placed) -> dict[str, object]:
+        package = _package(item)
+        moved = {path: place for path, place in item.places.items() if path != place}
+        python = dataclasses.astuple(self.python) if self.python and package.noarch == "python" else None
+        return {"record": dataclasses.asdict(package), "moved": moved, "python": python}
+
+    def _history(self) -> BuiltLayer:
+        when = self.request.created.replace("T", " ").removesuffix("Z")
+        entry = self.linker.history(self.request.packages, self.request.specs, when)
+        text = b"".join(entry.chunks())
+        key = {
+            "history": str(Digest.of(text)), "prefix": self.request.prefix, "owner": self.request.owner,
+            "compressor": self.compressor, "linking": LINKING_VERSION,
+        }  # fmt: skip
+        return self._layer("history", key, "environment history", lambda: iter((entry,)))
+
+    def _layer(
+        self,
+        name: str,
+        key: Mapping[str, object],
+        comment: str,
+        entries: Callable[[], Iterable[Entry]],
+        packages: tuple[str, ...] = (),
+    ) -> BuiltLayer:
+        return self._cached(name, key, comment, lambda: self._with_parents(entries()), packages)
+
+    def _cached(
+        self,
+        name: str,
+        key: Mapping[str, object],
+        comment: str,
+        entries: Callable[[], Iterable[Entry]],
+        packages: tuple[str, ...] = (),
+    ) -> BuiltLayer:
+        def make(sink: Sink) -> LayerBlob:
+            return write_layer(
+                entries(), sink, compression=self.request.compression, executor=self.executor,
+                threads=self.request.workers,
+            )  # fmt: skip
+
+        made: CachedLayer = self.cache.layer(key, comment, make)
+        self.log.detail(f"layer {name}: {'made' if made.rebuilt else 're-used'}, {made.layer.descriptor.size:,} bytes")
+        with self._guard:
+            self.blobs[made.layer.descriptor.digest] = made.path
+        return BuiltLayer(name, made.layer, made.uncompressed, made.rebuilt, packages)
+
+    def _with_parents(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Give each directory once, before what is in it, the same in every layer."""
+        seen: set[bytes] = set()
+        for entry in entries:
+            for parent in self.linker.parents(entry.path):
+                if parent.path not in seen:
+                    seen.add(parent.path)
+                    yield parent
+            if entry.kind != "directory" or entry.path not in seen:
+                seen.add(entry.path)
+                yield entry
+
+    def finish(self, image: Image) -> tuple[Image, tuple[BuiltLayer, ...]]:
+        """Apply the release's Dockerfile."""
+        request = self.request
+        if request.dockerfile is None:
+            return image, ()
+        instructions = parse(request.dockerfile, request.dockerfile_name)
+        kind = kind_of(instructions)
+        if kind != "finish":
+            raise BuildError(
+                f"{request.dockerfile_name} is a {kind} Dockerfile, which needs a container engine",
+                hint="begin it with: ARG ENV_IMAGE, then FROM ${ENV_IMAGE}",
+            )
+        layers = []
+        for step in plan_finish(instructions, request.context, request.args, image.runtime).steps:
+            if isinstance(step, CopyLayer):
+                built = self._copied(step)
+                layers.append(built)
+                image = image.append(built.layer, created=request.created)
+            else:
+                image = step(image)
+        return image, tuple(layers)
+
+    def _copied(self, step: CopyLayer) -> BuiltLayer:
+        files = [
+            [
+                entry.path.hex(), entry.kind, entry.mode, entry.uid, entry.gid,
+                entry.target.hex(), str(Digest.of(b"".join(entry.chunks()))),
+            ]
+            for entry in step.entries
+        ]  # fmt: skip
+        return self._cached("copy", {"files": files, "compressor": self.compressor}, step.comment, lambda: step.entries)
+
+
+def environment_image(request: BuildRequest, layers: Iterable[Layer]) -> Image:
+    """Return the environment image: the base with the layers on top and the default configuration.
+
+    `PATH` begins with the environment, `CONDA_PREFIX` names it (activation scripts are not run); labels say what the
+    image is. Of the base's labels those of the OCI annotations' name space go: they speak of the base.
+    """
+    base = request.base
+    environment = dict(item.split("=", 1) for item in base.image.runtime.get("Env") or ())
+    environment["PATH"] = f"{request.prefix}/bin:{environment.get('PATH') or DEFAULT_PATH}"
+    environment["CONDA_PREFIX"] = request.prefix
+    old = base.image.runtime.get("Labels") or {}
+    labels = {key: value for key, value in old.items() if not key.startswith("org.opencontainers.image.")}
+    labels |= {
+        "org.opencontainers.image.title": request.title,
+        "org.opencontainers.image.version": str(request.version),
+        "lockyard.image-type": request.image_type,
+    }
+    if base.reference != "scratch":
+        labels["org.opencontainers.image.base.name"] = base.reference
+    if base.digest is not None:
+        labels["org.opencontainers.image.base.digest"] = base.digest
+    image = base.image.append(*layers, created=request.created).with_created(request.created)
+    return image.with_config(Env=[f"{key}={value}" for key, value in environment.items()], Labels=labels)
+
+
+def _package(item: _Placed) -> LockedPackage:
+    return item.manifest.package

@@ -1,0 +1,113 @@
+"""What an engine is asked and what it gives: values and ports, no effects."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lockyard.conda.lock import LockedPackage
+from lockyard.oci.image import Image, Layer
+from lockyard.oci.layering import LayerPlan
+from lockyard.oci.tar import Compression, LayerBlob, Sink
+from lockyard.oci.values import Digest
+from lockyard.ports import FetchedPackage
+from lockyard.tree import Tree
+from lockyard.version import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An opened base: its reference, the digest of what it was read from, the image, and where its layers are."""
+
+    reference: str
+    digest: str | None
+    image: Image
+    blobs: Mapping[Digest, Path]
+
+
+class CachedLayer(Protocol):
+    """A finished layer in the cache."""
+
+    @property
+    def layer(self) -> Layer:
+        """The layer."""
+
+    @property
+    def path(self) -> Path:
+        """Where its blob is."""
+
+    @property
+    def uncompressed(self) -> int:
+        """Bytes of its tar."""
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether this run made it."""
+
+
+class LayerCache(Protocol):
+    """Finished layers by content key."""
+
+    def layer(self, key: Mapping[str, Any], comment: str, make: Callable[[Sink], LayerBlob]) -> CachedLayer:
+        """Return the layer of `key`, made by `make` unless it is there and sound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """Everything that an image depends on, and how many workers may be busy (which changes no byte).
+
+    `packages` are in install order and all in `fetched` (by `dist`). `prefix` is absolute, `owner` is (uid, gid).
+    `created` is an RFC 3339 time. `dockerfile` is the text of the release's Dockerfile, `None` for the environment
+    image alone, `dockerfile_name` its path for messages, `context` the files beside it, `args` its build arguments.
+    """
+
+    version: Version
+    image_type: str
+    platform: str
+    packages: tuple[LockedPackage, ...]
+    fetched: Mapping[str, FetchedPackage]
+    plan: LayerPlan
+    base: Base
+    prefix: str
+    owner: tuple[int, int]
+    created: str
+    title: str
+    specs: tuple[str, ...] = ()
+    compression: Compression = "gzip"
+    dockerfile: str | None = None
+    dockerfile_name: str = "Dockerfile"
+    context: Tree = field(default_factory=Tree)
+    args: Mapping[str, str] = field(default_factory=dict)
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltLayer:
+    """A layer of a built image, for the record: `packages` are `NAME-VERSION-BUILD`."""
+
+    name: str
+    layer: Layer
+    uncompressed: int
+    rebuilt: bool
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """A built image, where its layers' blobs are, and the layers above the base."""
+
+    image: Image
+    blobs: Mapping[Digest, Path]
+    layers: tuple[BuiltLayer, ...]
+
+
+class Engine(Protocol):
+    """Builds images."""
+
+    def build(self, request: BuildRequest) -> BuiltImage:
+        """Build one image.
+
+        Raises:
+            BuildError: a package, a layer or a line of the Dockerfile cannot be built.
+
+        """

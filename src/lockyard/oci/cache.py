@@ -1,0 +1,100 @@
+"""The cache of finished layer blobs, effects: `CACHE/blobs/v1/`, content key → blob.
+
+A key is the hash of everything that the bytes depend on. `keys/HEX.json` says which blob it gave, `sha256/HEX` is the
+blob. Both appear whole, by rename; readers take no lock. A blob is hashed whenever it is used: one that is not what its
+name says is made again.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lockyard import fs
+from lockyard.errors import ConfigError
+from lockyard.oci.image import Layer, canonical_json
+from lockyard.oci.tar import LayerBlob, Sink
+from lockyard.oci.values import Descriptor, Digest
+
+SCHEMA = 1
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CachedLayer:
+    """A finished layer: where its blob is, how large its tar is, and whether this run made it."""
+
+    layer: Layer
+    path: Path
+    uncompressed: int
+    rebuilt: bool
+
+
+class BlobCache:
+    """Layer blobs below `cache_dir`; several processes may use it at once."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._root = cache_dir / "blobs" / "v1"
+
+    def layer(self, key: Mapping[str, Any], comment: str, make: Callable[[Sink], LayerBlob]) -> CachedLayer:
+        """Return the layer of `key`, made by `make` (which writes the blob to its sink) unless it is there.
+
+        `comment` says what the layer holds; it is not part of the key.
+        """
+        name = Digest.of(canonical_json({**key, "schema": SCHEMA})).hex
+        found = self._find(name, comment)
+        if found is not None:
+            return found
+        blob, path = self._make(make)
+        record = {
+            "schema": SCHEMA, "media_type": blob.media_type, "digest": str(blob.digest), "size": blob.size,
+            "diff_id": str(blob.diff_id), "uncompressed": blob.uncompressed,
+        }  # fmt: skip
+        fs.atomic_write(self._root / "keys" / f"{name}.json", canonical_json(record))
+        layer = Layer(Descriptor(blob.media_type, blob.digest, blob.size), blob.diff_id, comment)
+        return CachedLayer(layer, path, blob.uncompressed, rebuilt=True)
+
+    def _find(self, name: str, comment: str) -> CachedLayer | None:
+        data = fs.read_file(self._root / "keys" / f"{name}.json")
+        try:
+            record = json.loads(data or b"{}")
+            descriptor = Descriptor(record["media_type"], Digest(record["digest"]), record["size"])
+            layer = Layer(descriptor, Digest(record["diff_id"]), comment)
+            uncompressed = int(record["uncompressed"])
+        except (KeyError, TypeError, ValueError, ConfigError):
+            return None
+        path = self._root / "sha256" / descriptor.digest.hex
+        if not self._is_sound(path, descriptor):
+            return None
+        return CachedLayer(layer, path, uncompressed, rebuilt=False)
+
+    @staticmethod
+    def _is_sound(path: Path, descriptor: Descriptor) -> bool:
+        try:
+            with path.open("rb") as stream:
+                if os.fstat(stream.fileno()).st_size != descriptor.size:
+                    return False
+                return hashlib.file_digest(stream, "sha256").hexdigest() == descriptor.digest.hex
+        except FileNotFoundError:
+            return False
+
+    def _make(self, make: Callable[[Sink], LayerBlob]) -> tuple[LayerBlob, Path]:
+        directory = self._root / "sha256"
+        directory.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=directory, prefix=".blob.new-")
+        try:
+            with os.fdopen(handle, "wb", buffering=_CHUNK) as stream:
+                blob = make(stream.write)
+                stream.flush()
+                os.fchmod(stream.fileno(), 0o444)  # hard-linked into layouts: nobody writes to it
+                os.fsync(stream.fileno())
+            path = directory / blob.digest.hex
+            Path(part).replace(path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+        return blob, path
