@@ -8,6 +8,7 @@ The order is conda's (CEP 33), by rattler. A version is read as segments; X, Y a
 | epoch | `1!2.3` | `<1!2.4.0` | `<1!3.0.0` |
 | suffix after Y | `1.2.3rc1`, `1.2.post1`, `1.2+local` | `<1.3.0` | `<2.0.0` |
 | letters in X | `2024a`, `9e` | `<2024.1.0` | `<2025dev` |
+| `post` in X | `3post1` | `<4dev` | `<4dev` |
 | letters in Y | `0.52b1` | `<0.53dev` | `<1.0.0` |
 | letters before X | `v1.2`, `r4` | `<v1.3.0` | `<v2.0.0` |
 | a date | `2025.06.13` | `<2025.7.0` | `<2026.0.0` |
@@ -102,7 +103,8 @@ def upper_bound(installed: str, bump: Bump, policy: Policy = "semver") -> str | 
     date = _DATE_RE.fullmatch(str(x))
     if date is not None:
         return f"{before}{_next_date(date, line)}"
-    if line == "minor":
+    # `3post1` is above 3.1 in conda's order: nothing but X tells its line.
+    if line == "minor" and "post" not in first:
         return f"{before}{x}.{y + 1}{'dev' if _has_letters(segments[1]) else '.0'}"
     return f"{before}{x + 1}{'dev' if _has_letters(first) else '.0.0'}"
 

@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rattler import VersionSpec
 
@@ -34,6 +34,7 @@ EMPTY = EnvIn("none")
         ("1.2+local.1", "1.3.0", "2.0.0"),
         ("2024a", "2024.1.0", "2025dev"),
         ("9e", "9.1.0", "10dev"),
+        ("3post1", "4dev", "4dev"),
         ("0.52b1", "0.53dev", "1.0.0"),
         ("1.0rc1", "1.1dev", "2.0.0"),
         ("v1.2", "v1.3.0", "v2.0.0"),
@@ -102,6 +103,7 @@ versions = st.from_regex(
 policies = st.sampled_from(["semver", "pythonesque", "calver", "latest", "pinned"])
 
 
+@settings(max_examples=1000)
 @given(versions, st.sampled_from(Bump), policies)
 def test_the_installed_version_is_always_allowed(installed: str, bump: Bump, policy: Policy) -> None:
     base = parse_env_in("a", source="f")
