@@ -66,6 +66,32 @@ def run(
     return Completed(code if code >= 0 else 128 - code, _text(out))
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a program answered on stdout; what it says on stderr goes to the caller's."""
+
+    exit_code: int
+    stdout: bytes
+
+
+def ask(argv: Sequence[str], question: bytes, *, env: Mapping[str, str], timeout: float = 60.0) -> Answer:
+    """Run a program that reads `question` from stdin and answers on stdout, within `timeout` seconds.
+
+    Raises:
+        BuildError: it cannot be started or takes longer.
+
+    """
+    try:
+        done = subprocess.run(
+            list(argv), input=question, stdout=subprocess.PIPE, env=dict(env), timeout=timeout, check=False
+        )
+    except OSError as error:
+        raise BuildError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{argv[0]} gave no answer within {timeout:.0f} s") from error
+    return Answer(done.returncode, done.stdout)
+
+
 def _text(data: bytes | None) -> str:
     return (data or b"")[-_KEPT:].decode(errors="replace")
 

@@ -81,7 +81,7 @@ class DockerCredentials:
             raise ConfigError(f"{self._path}: {helper!r} is not the name of a credential helper")
         program = f"docker-credential-{helper}"
         try:
-            done = process.run([program, "get"], input_bytes=key.encode(), env=self._environ)
+            done = process.ask([program, "get"], key.encode(), env=self._environ)
             answer = json.loads(done.stdout) if done.exit_code == 0 else None
         except (LockyardError, OSError, ValueError) as error:
             # Its output may hold the secret: the message does not quote it.
@@ -89,7 +89,7 @@ class DockerCredentials:
                 f"{program}, which {self._path} names, gave no answer for {key}",
                 hint=f"try: echo {key} | {program} get",
             ) from error
-        if answer is None and b"not found" not in done.stdout + done.stderr:
+        if answer is None and b"not found" not in done.stdout:
             raise ConfigError(f"{program} failed for {key} (exit code {done.exit_code})", hint=f"docker login {key}")
         if not isinstance(answer, dict) or not answer.get("Secret"):
             return None

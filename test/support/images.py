@@ -1,0 +1,64 @@
+"""Small random images made in code, as values and as the layouts that a build leaves."""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from lockyard.oci.image import Image, Layer, oci_platform
+from lockyard.oci.layout import write_layout
+from lockyard.oci.values import Descriptor, Digest, MediaType
+from lockyard.registry.plan import Blob, Manifest, PushImage
+
+
+def random_bytes(seed: object, size: int) -> bytes:
+    """Bytes that do not compress and repeat from run to run."""
+    return random.Random(str(seed)).randbytes(size)
+
+
+def make_image(
+    place: Path, seed: object, sizes: Sequence[int] = (3000, 2000), platform: str = "linux-64"
+) -> tuple[Image, dict[Digest, Path]]:
+    """An image with layers of these sizes, and where its layers' blobs are. The layers hold noise, not tar."""
+    layers, blobs = [], {}
+    place.mkdir(parents=True, exist_ok=True)
+    for number, size in enumerate(sizes):
+        data = random_bytes(f"{seed} {number}", size)
+        descriptor = Descriptor.of(MediaType.LAYER_GZIP, data)
+        path = place / descriptor.digest.hex
+        path.write_bytes(data)
+        blobs[descriptor.digest] = path
+        layers.append(Layer(descriptor, Digest(f"sha256:{hashlib.sha256(data + b'diff').hexdigest()}")))
+    config = {
+        **oci_platform(platform),
+        "config": {"Labels": {"seed": str(seed)}},
+        "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
+    }
+    return Image.of(config, layers), blobs
+
+
+def write_image(layout: Path, seed: object, sizes: Sequence[int] = (3000, 2000), platform: str = "linux-64") -> Image:
+    """Write such an image as an OCI layout."""
+    image, blobs = make_image(layout.parent / f".blobs-{layout.name}", seed, sizes, platform)
+    write_layout(layout, image, blobs)
+    return image
+
+
+def push_image(
+    place: Path, seed: object, sizes: Sequence[int] = (3000, 2000), *, image_type: str = "cpu", tag: str = "1.0.0-cpu"
+) -> PushImage:
+    """Such an image, ready to push."""
+    image, blobs = make_image(place, seed, sizes)
+    config = image.config_descriptor
+    (place / config.digest.hex).write_bytes(image.config_bytes)
+    files = [Blob(config, place / config.digest.hex)]
+    files += [Blob(layer.descriptor, blobs[layer.descriptor.digest]) for layer in image.layers]
+    manifest = Manifest(image.descriptor, image.manifest_bytes)
+    return PushImage(image_type=image_type, tag=tag, manifests=(manifest,), blobs=tuple(files))
+
+
+def parts(body: bytes) -> list[str]:
+    """The digests of the blobs that a manifest refers to."""
+    value = json.loads(body)
+    return [value["config"]["digest"], *(item["digest"] for item in value["layers"])]
