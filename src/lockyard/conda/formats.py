@@ -55,10 +55,10 @@ class LockInputs:
 
     @property
     def digest(self) -> str:
-        """`sha256:HEX`; comments, blank lines and surrounding space do not count, the order of lines does."""
+        """`sha256:HEX`; comments, blank lines, empty files and surrounding space do not count, the order of lines does."""
         value = {
             "channels": self.channels,
-            "files": {name: _significant(text) for name, text in self.files.items()},
+            "files": {name: lines for name, text in self.files.items() if (lines := _significant(text))},
             "platform_packages": {spec: sorted(names) for spec, names in self.platform_packages.items()},
             "platforms": self.platforms,
             "virtual_packages": {name: dict(packages) for name, packages in self.virtual_packages.items()},
