@@ -170,7 +170,7 @@ class Solving:
     ) -> None:
         lines = inputs.lines_for(platform)
         old = by_name(inputs.old(platform, fresh=self.wishes.fresh))
-        preferred = {} if self.wishes.fresh else {n: p for n, p in old.items() if n not in self.wishes.update}
+        preferred = {} if self.wishes.fresh else dict(old)
         for solved in before:
             for package in solved.get(platform, ()):
                 preferred.setdefault(package.name, package)
@@ -186,7 +186,7 @@ class Solving:
             exclude_newer=self.wishes.exclude_newer,
         )
         packages, lowered = self._bounded(request, bounds, old, inputs.image_type, lines)
-        packages, stuck = self._moved(request, bounds, lowered, old, packages)
+        packages, stuck = self._moved(_with_bounds(request, bounds, lowered), old, packages, before)
         result.packages[platform] = packages
         result.lowered[platform] = lowered
         result.stuck[platform] = stuck
@@ -230,40 +230,46 @@ class Solving:
     def _moved(
         self,
         request: SolveRequest,
-        bounds: Mapping[str, str],
-        lowered: Sequence[str],
         old: Mapping[str, LockedPackage],
         packages: tuple[LockedPackage, ...],
+        before: Sequence[Mapping[str, Sequence[LockedPackage]]],
     ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
-        """Move what `--update` names: it is not preferred any more; where that is not enough something newer is asked."""
-        stuck = []
-        for name in sorted(self.wishes.update & old.keys() & by_name(packages).keys()):
-            if is_newer(old[name], by_name(packages)[name]):
-                continue
-            newer = self._newer(request, bounds, lowered, old[name])
-            if newer is not None:
-                packages = newer
-                request = dataclasses.replace(
-                    request, specs=(*request.specs, f"{name}[version='>={by_name(newer)[name].version}']")
-                )
-            elif by_name(packages)[name] != old[name]:
-                # Nothing newer fits: it stays, it does not go down or sideways.
-                keep = dataclasses.replace(request, preferred=(*request.preferred, old[name]))
-                packages = self.solver.solve(_with_bounds(keep, bounds, lowered))
-            if newer is None:
-                stuck.append(name)
-        return packages, tuple(stuck)
+        """Move what `--update` names, starting from a solve without it.
 
-    def _newer(
-        self, request: SolveRequest, bounds: Mapping[str, str], lowered: Sequence[str], old: LockedPackage
-    ) -> tuple[LockedPackage, ...] | None:
+        Only these packages move if something newer fits beside all the others as they are; if not, something newer is
+        demanded and the others, still preferred, may follow. The types before are preferred for the moved packages.
+        """
+        settled = by_name(packages)
+        names = self.wishes.update & old.keys() & settled.keys()
+        if not names:
+            return packages, ()
+        chosen = {
+            package.name: package
+            for solved in reversed(before)
+            for package in solved.get(request.platform, ())
+            if package.name in names and is_newer(settled[package.name], package)
+        }
+        others = {name: package for name, package in settled.items() if name not in names}
+        request = dataclasses.replace(request, preferred=(*others.values(), *chosen.values()))
+        pinned = dataclasses.replace(request, constraints=(*request.constraints, *map(_exactly, others.values())))
+        packages = self.solver.solve(pinned)
+        for name in sorted(names):
+            if is_newer(settled[name], by_name(packages)[name]):
+                continue
+            rest = tuple(package for package in packages if package.name != name)
+            # Nothing newer fits beside the others: demand it, else it stays; it goes neither down nor sideways.
+            moved = self._newer(dataclasses.replace(request, preferred=rest), settled[name])
+            keep = dataclasses.replace(request, preferred=(*rest, settled[name]))
+            packages = moved or self.solver.solve(keep)
+        return packages, tuple(sorted(name for name in names if not is_newer(old[name], by_name(packages)[name])))
+
+    def _newer(self, request: SolveRequest, old: LockedPackage) -> tuple[LockedPackage, ...] | None:
         for asked in (
             f"{old.name}[version='>{old.version}']",
             f"{old.name}[version='=={old.version}',build_number='>{old.build_number}']",
         ):
-            wanted = dataclasses.replace(request, specs=(*request.specs, asked))
             try:
-                return self.solver.solve(_with_bounds(wanted, bounds, lowered))
+                return self.solver.solve(dataclasses.replace(request, specs=(*request.specs, asked)))
             except UnsatisfiableError:
                 continue
         return None
@@ -316,6 +322,10 @@ def _no_common_version(
 def _spec_text(spec: Spec) -> str:
     """Return the match spec; a line of an explicit list asks for exactly its package."""
     return str(dataclasses.replace(spec, url=None))
+
+
+def _exactly(package: LockedPackage) -> str:
+    return f"{package.name}[version='=={package.version}',build='{package.build}']"
 
 
 def _with_bounds(request: SolveRequest, bounds: Mapping[str, str], dropped: Collection[str]) -> SolveRequest:
