@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +205,3 @@ def _table(rootfs: Path, path: str) -> list[list[str]]:
             return []
     data = fs.read_file(place)
     return [line.split(":") for line in (data or b"").decode(errors="replace").splitlines()]
-
-
-def default_command(runtime: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the command that an image runs when none is given."""
-    return (*(runtime.get("Entrypoint") or ()), *(runtime.get("Cmd") or ()))

@@ -1,0 +1,391 @@
+"""Use cases around images: build a release, test what is built, run a command in an image, explain the layers."""
+
+import datetime as dt
+import json
+import os
+import platform as machine_platform
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lockyard import fs
+from lockyard.app.images import open_built, suite_of, tag_of
+from lockyard.app.lock import current_locks, lock_release, lock_status
+from lockyard.app.workspace import Workspace, decode
+from lockyard.checks.plan import FILE_NAME as TESTS
+from lockyard.checks.plan import Record, Skipped, format_record, host_platform, plan_tests, suite_digest
+from lockyard.checks.run import run_suite
+from lockyard.conda.lock import Lock, LockedPackage
+from lockyard.distribution import EnvironmentArg, Line, Variant
+from lockyard.engines.native import NativeEngine
+from lockyard.engines.request import BuildRequest, BuiltImage
+from lockyard.errors import BuildError, ConfigError, ImageTestError
+from lockyard.oci.bases import open_base
+from lockyard.oci.cache import BlobCache
+from lockyard.oci.image import canonical_json, oci_platform
+from lockyard.oci.layering import FILE_NAME as LAYERS
+from lockyard.oci.layering import LayerPlan, plan_layers
+from lockyard.oci.layout import write_layout
+from lockyard.oci.tar import EPOCH
+from lockyard.oci.values import Digest
+from lockyard.ports import FetchedPackage, Toolbox
+from lockyard.tree import Tree
+from lockyard.version import Version, release_dir
+
+BUILD = "build.json"
+SCHEMA = 1
+_SHOWN_TESTS, _SHOWN_LINES = 10, 12
+TEST_TIMEOUT = 1800.0
+"""Seconds for all image tests of one image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageResult:
+    """One built image: its layout, its digest, what was made anew, and its tests (`skipped` says why there are none)."""
+
+    image_type: str
+    platform: str
+    tag: str
+    digest: str
+    layout: Path
+    layers: int
+    rebuilt: int
+    size: int
+    """Bytes of all blobs."""
+    rebuilt_size: int
+    fetched: int
+    packages: int
+    seconds: float
+    tests: Record | None = None
+    skipped: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """A built release; `locked` says whether its lock was made on the way."""
+
+    version: Version
+    images: tuple[ImageResult, ...]
+    locked: bool = False
+
+
+@dataclass(frozen=True)
+class _Release:
+    """What all images of a release share."""
+
+    toolbox: Toolbox
+    workspace: Workspace
+    version: Version
+    line: Line
+    tree: Tree
+    plan: LayerPlan
+    workers: int
+    build_args: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_release(
+    toolbox: Toolbox,
+    workspace: Workspace,
+    version: Version,
+    *,
+    image_types: tuple[str, ...] = (),
+    platforms: tuple[str, ...] = (),
+    skip_tests: bool = False,
+    force: bool = False,
+    build_args: Mapping[str, str] | None = None,
+    workers: int | None = None,
+) -> BuildResult:
+    """Build the images of a release, all of them, then test all of them.
+
+    Without a lock it is made; `force` makes it again. `workers` changes no byte.
+
+    Raises:
+        StaleLockError: the lock does not belong to the inputs beside it.
+        BuildError: an image cannot be built.
+        ImageTestError: image tests failed; what was built stays.
+
+    """
+    workspace.existing_release(version)
+    statuses = lock_status(toolbox, workspace, version, image_types=image_types)
+    missing = tuple(item.image_type for item in statuses if item.state == "missing")
+    if force or missing:
+        lock_release(toolbox, workspace, version, image_types=image_types if force else missing)
+    locks = current_locks(toolbox, workspace, version, image_types=image_types)
+    jobs = _jobs(workspace, version, locks, platforms)
+    with workspace.lock():
+        tree = workspace.release_tree(version)
+        release = _Release(
+            toolbox, workspace, version, workspace.line(version), tree, _layer_plan(tree, version, locks),
+            workers or os.cpu_count() or 1, build_args or {},
+        )  # fmt: skip
+        images = tuple(_build(release, name, platform, locks[name]) for name, platform in jobs)
+    if not skip_tests:
+        images = tuple(_tested(toolbox, workspace, version, image) for image in images)
+    return BuildResult(version=version, images=images, locked=bool(force or missing))
+
+
+def check_release(
+    toolbox: Toolbox,
+    workspace: Workspace,
+    version: Version,
+    *,
+    image_types: tuple[str, ...] = (),
+    platforms: tuple[str, ...] = (),
+    timeout: float = TEST_TIMEOUT,
+) -> BuildResult:
+    """Run the image tests on what is built, and keep their records beside the images.
+
+    Raises:
+        BuildError: an image is not built.
+        ImageTestError: tests failed.
+
+    """
+    images = []
+    for name, variant in workspace.variants(version, image_types).items():
+        for platform in _chosen(variant, name, platforms):
+            layout = open_built(workspace, version, name, platform)
+            image = layout.image
+            images.append(
+                ImageResult(
+                    image_type=name, platform=platform, tag=tag_of(variant, version, name), digest=str(image.digest),
+                    layout=layout.path, layers=len(image.layers), rebuilt=0, size=image.size, rebuilt_size=0, fetched=0,
+                    packages=0, seconds=0.0,
+                )
+            )  # fmt: skip
+    tested = tuple(_tested(toolbox, workspace, version, image, timeout) for image in images)
+    return BuildResult(version=version, images=tested)
+
+
+def explain_layers(
+    toolbox: Toolbox, workspace: Workspace, version: Version, *, image_types: tuple[str, ...] = ()
+) -> tuple[tuple[str, tuple[tuple[LockedPackage, str], ...]], ...]:
+    """Return layer → its packages, each with the reason why it is there, in the order of the layers.
+
+    Raises:
+        StaleLockError: there is no current lock.
+
+    """
+    tree = workspace.existing_release(version)
+    locks = current_locks(toolbox, workspace, version, image_types=image_types)
+    plan = _layer_plan(tree, version, locks)
+    base = (tree["source-version.txt"].data.decode().strip() if "source-version.txt" in tree else "") or None
+    base_tree = workspace.release_tree(Version.parse(base)) if base else Tree()
+    previous = _read_plan(base_tree, str(base)) if LAYERS in base_tree else None
+    fresh = plan_layers(_all_packages(locks), previous=previous)
+    packages = {package.name: package for items in _all_packages(locks).values() for package in items}
+    layers: dict[str, list[tuple[LockedPackage, str]]] = {}
+    for name, package in sorted(packages.items()):
+        layer = plan.layers[name]
+        reason = fresh.reasons[name] if fresh.layers.get(name) == layer else f"written so in {LAYERS}"
+        layers.setdefault(layer, []).append((package, reason))
+    return tuple((layer, tuple(items)) for layer, items in sorted(layers.items()))
+
+
+def _jobs(
+    workspace: Workspace, version: Version, locks: Mapping[str, Lock], platforms: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    jobs = []
+    for name in locks:
+        for platform in _chosen(workspace.line(version).variant(name), name, platforms):
+            if platform not in locks[name].platforms:
+                raise BuildError(f"the lock of {name} has no {platform}", hint=f"lockyard lock {version}")
+            jobs.append((name, platform))
+    return jobs
+
+
+def _chosen(variant: Variant, name: str, platforms: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [item for item in platforms if item not in variant.platforms]
+    if unknown:
+        raise ConfigError(f"{name} has no platform {unknown[0]}; it has {', '.join(variant.platforms)}")
+    return platforms or variant.platforms
+
+
+def _all_packages(locks: Mapping[str, Lock]) -> dict[str, list[LockedPackage]]:
+    return {
+        name: list({package.dist: package for items in lock.platforms.values() for package in items}.values())
+        for name, lock in locks.items()
+    }
+
+
+def _layer_plan(tree: Tree, version: Version, locks: Mapping[str, Lock]) -> LayerPlan:
+    """Return the release's own plan; one made before there were any is planned now."""
+    return _read_plan(tree, str(version)) if LAYERS in tree else plan_layers(_all_packages(locks))
+
+
+def _read_plan(tree: Tree, version: str) -> LayerPlan:
+    source = str(release_dir(Version.parse(version)) / LAYERS)
+    return LayerPlan.from_json(decode(tree[LAYERS].data, source), source=source)
+
+
+def _build(release: _Release, name: str, platform: str, lock: Lock) -> ImageResult:
+    toolbox, workspace = release.toolbox, release.workspace
+    variant = release.line.variant(name)
+    tag = tag_of(variant, release.version, name)
+    toolbox.log.step(f"building {name} {platform} of {release.version}")
+    start = time.monotonic()
+    packages = lock.packages(platform)
+    fetched = toolbox.packages().fetch(packages, root=workspace.root)
+    after_fetch = time.monotonic()
+    request = _request(release, name, platform, lock, fetched)
+    built = NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log).build(request)
+    layout = workspace.out_dir(release.version, name, platform)
+    seconds = {"fetch": round(after_fetch - start, 3), "total": round(time.monotonic() - start, 3)}
+    record = _record(request, built, lock, seconds)
+    descriptor = write_layout(layout, built.image, built.blobs, name=tag, extra={BUILD: record})
+    rebuilt = [layer for layer in built.layers if layer.rebuilt]
+    return ImageResult(
+        image_type=name,
+        platform=platform,
+        tag=tag,
+        digest=str(descriptor.digest),
+        layout=layout,
+        layers=len(built.image.layers),
+        rebuilt=len(rebuilt),
+        size=built.image.size,
+        rebuilt_size=sum(layer.layer.descriptor.size for layer in rebuilt),
+        fetched=sum(1 for item in fetched.values() if item.fetched),
+        packages=len(packages),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _request(
+    release: _Release, name: str, platform: str, lock: Lock, fetched: Mapping[str, FetchedPackage]
+) -> BuildRequest:
+    toolbox, workspace, line = release.toolbox, release.workspace, release.line
+    variant = line.variant(name)
+    packages = lock.packages(platform)
+    created = _created(packages, toolbox.environ)
+    source = str(workspace.line_path(release.version).relative_to(workspace.root))
+    with ThreadPoolExecutor(release.workers) as executor:
+        base = open_base(
+            variant.base_for(platform), root=workspace.root, source=source, platform=oci_platform(platform),
+            created=created, cache=BlobCache(toolbox.cache_dir), compression=variant.compression, executor=executor,
+            log=toolbox.log,
+        )  # fmt: skip
+    place = release_dir(release.version)
+    dockerfile = release.tree.get("Dockerfile")
+    uid, _, gid = line.owner.partition(":")
+    return BuildRequest(
+        version=release.version,
+        image_type=name,
+        platform=platform,
+        packages=packages,
+        fetched=fetched,
+        plan=release.plan,
+        base=base,
+        prefix=line.prefix,
+        owner=(int(uid), int(gid)),
+        created=created,
+        title=workspace.distribution.title,
+        specs=lock.specs,
+        compression=variant.compression,
+        dockerfile=decode(dockerfile.data, str(place / "Dockerfile")) if dockerfile else None,
+        dockerfile_name=str(place / "Dockerfile"),
+        context=release.tree,
+        args={**_variant_args(variant, toolbox.environ), "IMAGE_VERSION": str(release.version), **release.build_args},
+        workers=release.workers,
+    )
+
+
+def _variant_args(variant: Variant, environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: environ.get(value.env, value.default) if isinstance(value, EnvironmentArg) else value
+        for name, value in variant.args.items()
+    }
+
+
+def _created(packages: tuple[LockedPackage, ...], environ: Mapping[str, str]) -> str:
+    """Return the time of the image: `SOURCE_DATE_EPOCH`, else that of the newest package."""
+    text = environ.get("SOURCE_DATE_EPOCH")
+    if text:
+        if not text.isdecimal() or len(text) > 11:
+            raise ConfigError(f"SOURCE_DATE_EPOCH is {text!r}, not seconds since 1970")
+        seconds = int(text)
+    else:
+        seconds = max((package.timestamp // 1000 for package in packages if package.timestamp), default=EPOCH)
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _record(request: BuildRequest, built: BuiltImage, lock: Lock, seconds: Mapping[str, float]) -> bytes:
+    """Return `build.json`: what went in, what came out, what was re-used, how long it took."""
+    locked = canonical_json([[package.dist, package.sha256 or package.md5] for package in request.packages])
+    value = {
+        "schema": SCHEMA,
+        "engine": "native",
+        "version": str(request.version),
+        "image_type": request.image_type,
+        "platform": request.platform,
+        "manifest_digest": str(built.image.digest),
+        "base": {"reference": request.base.reference, "digest": request.base.digest},
+        "lock": {"input_hash": lock.input_hash, "packages": len(request.packages), "digest": str(Digest.of(locked))},
+        "created": request.created,
+        "compression": request.compression,
+        "size": built.image.size,
+        "layers": [
+            {
+                "name": layer.name,
+                "digest": str(layer.layer.descriptor.digest),
+                "diff_id": str(layer.layer.diff_id),
+                "size": layer.layer.descriptor.size,
+                "uncompressed": layer.uncompressed,
+                "rebuilt": layer.rebuilt,
+                "packages": list(layer.packages),
+            }
+            for layer in built.layers
+        ],
+        "fetched": sorted(dist for dist, item in request.fetched.items() if item.fetched),
+        "seconds": dict(seconds),
+    }
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _tested(
+    toolbox: Toolbox, workspace: Workspace, version: Version, image: ImageResult, timeout: float = TEST_TIMEOUT
+) -> ImageResult:
+    line = workspace.line(version)
+    flags = line.variant(image.image_type).pytest_flags
+    suite = suite_of(workspace)
+    plan = plan_tests(image.platform, host=host_platform(machine_platform.machine()), suite=suite, skip=False)
+    what = f"{image.image_type} {image.platform}"
+    if isinstance(plan, Skipped):
+        toolbox.log.warning(f"image tests of {what} are skipped: {plan.reason}")
+        return replace(image, skipped=plan.reason)
+    toolbox.log.step(f"testing {what} of {version}")
+    with toolbox.sandbox(image.layout) as runner, fs.temporary_directory(workspace.state_dir, "suite") as place:
+        # A copy of what is hashed: what runs is what the record names.
+        fs.write_tree(suite, place / "tests")
+        done = run_suite(runner, place / "tests", prefix=line.prefix, flags=flags, scratch=place, timeout=timeout)
+    record = Record(
+        manifest=Digest(image.digest), suite=suite_digest(suite, flags), image_type=image.image_type,
+        platform=image.platform, tests=done.tests,
+    )  # fmt: skip
+    fs.atomic_write(image.layout / TESTS, format_record(record).encode())
+    if not record.green:
+        raise _not_green(record, what)
+    toolbox.log.info(f"image tests of {what}: {summary(record)}")
+    return replace(image, tests=record)
+
+
+def summary(record: Record) -> str:
+    """Return the counts of a record for people."""
+    counts = (
+        (record.count("passed"), "passed"),
+        (record.count("failed"), "failed"),
+        (record.count("skipped"), "skipped"),
+    )
+    return ", ".join(f"{number} {name}" for number, name in counts if number or name == "passed")
+
+
+def _not_green(record: Record, what: str) -> ImageTestError:
+    failed = [test for test in record.tests if test.outcome == "failed"]
+    details = []
+    for test in failed[:_SHOWN_TESTS]:
+        details += [test.name, *(f"  {line}" for line in test.detail.strip().splitlines()[-_SHOWN_LINES:])]
+    if not failed:
+        return ImageTestError(f"image tests of {what}: none was executed ({summary(record)})")
+    return ImageTestError(
+        f"image tests of {what} failed: {summary(record)}", hint="nothing was published; mend them", details=details
+    )

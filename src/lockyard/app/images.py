@@ -1,0 +1,66 @@
+"""Built images in their places: opened, run."""
+
+import platform as machine_platform
+
+from lockyard import fs
+from lockyard.app.workspace import Workspace
+from lockyard.checks.plan import SUITE, host_platform, plain_suite
+from lockyard.distribution import Variant
+from lockyard.errors import BuildError, ConfigError
+from lockyard.oci.image import oci_platform
+from lockyard.oci.layout import Layout, read_layout
+from lockyard.oci.values import check_tag
+from lockyard.ports import RunRequest, RunResult, Toolbox
+from lockyard.tree import Tree
+from lockyard.version import Version
+
+
+def run_in_image(
+    toolbox: Toolbox, workspace: Workspace, version: Version, image_type: str, argv: tuple[str, ...]
+) -> RunResult:
+    """Run a command in a built image of this machine's platform, on the caller's terminal.
+
+    Without one the image's own command runs. Nothing that it writes is kept.
+
+    Raises:
+        BuildError: the image is not built, or the machine cannot run it.
+
+    """
+    host = host_platform(machine_platform.machine())
+    workspace.line(version).variant(image_type)
+    layout = open_built(workspace, version, image_type, host)
+    runtime = layout.image.runtime
+    command = (*(runtime.get("Entrypoint") or ()), *(argv or runtime.get("Cmd") or ()))
+    if not command:
+        raise ConfigError("the image has no command of its own", hint="give one after --")
+    with toolbox.sandbox(layout.path) as runner:
+        return runner.run(RunRequest(argv=command, interactive=True))
+
+
+def open_built(workspace: Workspace, version: Version, image_type: str, platform: str) -> Layout:
+    """Open a built image.
+
+    Raises:
+        BuildError: it is not there or damaged.
+
+    """
+    path = workspace.out_dir(version, image_type, platform)
+    if not (path / "index.json").is_file():
+        raise BuildError(f"{image_type} {platform} of {version} is not built", hint=f"lockyard build {version}")
+    return read_layout(path, platform=oci_platform(platform))
+
+
+def suite_of(workspace: Workspace) -> Tree:
+    """Return the image tests of the distribution as they are now."""
+    return plain_suite(fs.read_tree(workspace.root / SUITE))
+
+
+def tag_of(variant: Variant, version: Version, image_type: str) -> str:
+    """Return the exact tag of an image.
+
+    Raises:
+        ConfigError: the variant's pattern does not give a tag.
+
+    """
+    pattern = variant.tag or "{version}-{type}"
+    return check_tag(pattern.replace("{version}", str(version)).replace("{type}", image_type))

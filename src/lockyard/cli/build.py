@@ -1,0 +1,263 @@
+"""`build`, `test`, `run` and `layers`."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lockyard.cli.options import VERSION, Context, image_type_option, json_option, pass_context, version_argument
+from lockyard.cli.output import human_size
+from lockyard.version import Version
+
+if TYPE_CHECKING:
+    from lockyard.app.build import BuildResult, ImageResult
+
+_PLATFORM = click.option(
+    "--platform", "platforms", multiple=True, metavar="P", help="Only this conda platform, such as linux-64."
+)
+
+
+def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    for value in values:
+        if "=" not in value:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+    return dict(value.split("=", 1) for value in values)
+
+
+@click.command()
+@version_argument
+@image_type_option
+@_PLATFORM
+@click.option("--target-ecr-repo", "targets", multiple=True, metavar="R", help="Publish there when all tests passed.")
+@click.option("--skip-tests", is_flag=True, help="Run no image tests; what is published is marked untested.")
+@click.option("--force", is_flag=True, help="Solve again, even when there is a lock.")
+@click.option("--build-arg", "build_args", multiple=True, callback=_build_args, metavar="K=V", help="A build argument.")
+@click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Busy threads [default: processors].")
+@json_option
+@pass_context
+def build(
+    context: Context,
+    *,
+    version: Version,
+    image_types: tuple[str, ...],
+    platforms: tuple[str, ...],
+    targets: tuple[str, ...],
+    skip_tests: bool,
+    force: bool,
+    build_args: dict[str, str],
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    r"""Build the images of a release, test them, and publish them where targets are given.
+
+    Needs no daemon and no root. Each image becomes an OCI layout in out/VERSION/TYPE/PLATFORM/, the same bytes from any
+    directory on any machine; layers that did not change come from the cache. Without a lock the release is locked first.
+    Prints TYPE PLATFORM DIGEST PATH, one image a line.
+
+    \b
+    Examples:
+      lockyard build 1.4.2
+      lockyard build 1.4.2 --image-type cpu --skip-tests
+      lockyard build 1.4.2 --target-ecr-repo registry.example.com/team/image
+    """
+    from lockyard.app.build import build_release
+
+    result = build_release(
+        context.toolbox,
+        context.workspace,
+        version,
+        image_types=image_types,
+        platforms=platforms,
+        skip_tests=skip_tests,
+        force=force,
+        build_args=build_args,
+        workers=workers,
+    )
+    _table(context, result)
+    _answer(context, result, as_json=as_json)
+    if targets:
+        _publish(context, version, image_types, targets, skip_tests=skip_tests)
+    _how_to_run(context, result)
+
+
+@click.command("test")
+@version_argument
+@image_type_option
+@_PLATFORM
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, metavar="S",
+    help="Seconds for the tests of one image.",
+)  # fmt: skip
+@json_option
+@pass_context
+def test_command(
+    context: Context,
+    *,
+    version: Version,
+    image_types: tuple[str, ...],
+    platforms: tuple[str, ...],
+    timeout: float,
+    as_json: bool,
+) -> None:
+    r"""Run the image tests (test/image/) inside the built images.
+
+    They run with the image's own Python and pytest, with no daemon and no network. The record, tests.json beside the
+    image, belongs to its digest and to the test files as they are now; push believes no other.
+
+    \b
+    Examples:
+      lockyard test 1.4.2
+      lockyard test 1.4.2 --image-type gpu
+    """
+    from lockyard.app.build import check_release
+
+    result = check_release(
+        context.toolbox,
+        context.workspace,
+        version,
+        image_types=image_types,
+        platforms=platforms,
+        timeout=timeout,
+    )
+    _answer(context, result, as_json=as_json)
+
+
+test_command.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("version", type=VERSION)
+@click.option("--image-type", metavar="T", help="The image type [default: the first of the line].")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_context
+def run_command(context: Context, *, version: Version, image_type: str | None, command: tuple[str, ...]) -> int:
+    r"""Run a command in a built image, with no daemon.
+
+    The image is not changed and nothing that the command writes is kept; there is no network. Without a command the
+    image's own one runs. Exits with the command's code.
+
+    \b
+    Examples:
+      lockyard run 1.4.2 python -c "import numpy; print(numpy.__version__)"
+      lockyard run --image-type gpu 1.4.2 -- bash
+    """
+    from lockyard.app.images import run_in_image
+
+    words = command[1:] if command[:1] == ("--",) else command
+    chosen = image_type or context.workspace.line(version).types[0]
+    return run_in_image(context.toolbox, context.workspace, version, chosen, words).exit_code
+
+
+@click.group()
+def layers() -> None:
+    """Show how packages are spread over layers."""
+
+
+@layers.command("explain")
+@version_argument
+@image_type_option
+@json_option
+@pass_context
+def explain(context: Context, *, version: Version, image_types: tuple[str, ...], as_json: bool) -> None:
+    r"""Say which layer each package of a release is in, and why.
+
+    \b
+    Examples:
+      lockyard layers explain 1.4.2
+      lockyard layers explain 1.4.2 --json
+    """
+    from lockyard.app.build import explain_layers
+
+    found = explain_layers(context.toolbox, context.workspace, version, image_types=image_types)
+    if as_json:
+        value = {
+            layer: {
+                package.name: {"version": package.version, "size": package.size, "why": why} for package, why in items
+            }
+            for layer, items in found
+        }
+        context.emit(json.dumps(value, indent=1))
+        return
+    lines = []
+    for layer, items in found:
+        total = sum(package.size or 0 for package, _ in items)
+        lines.append(f"{layer}  {len(items)} package{'s' * (len(items) != 1)}, {human_size(total)}")
+        lines += [f"  {package.name} {package.version}  {why}" for package, why in items]
+    context.emit("\n".join(lines))
+
+
+def _answer(context: Context, result: "BuildResult", *, as_json: bool) -> None:
+    from lockyard.app.build import summary
+
+    root = context.workspace.root
+    if as_json:
+        images: list[dict[str, Any]] = [
+            {
+                "image_type": image.image_type,
+                "platform": image.platform,
+                "tag": image.tag,
+                "digest": image.digest,
+                "layout": str(image.layout.relative_to(root)),
+                "layers": image.layers,
+                "rebuilt": image.rebuilt,
+                "size": image.size,
+                "tests": summary(image.tests) if image.tests else None,
+                "skipped": image.skipped or None,
+            }
+            for image in result.images
+        ]
+        context.emit(json.dumps({"version": str(result.version), "images": images}, indent=1))
+        return
+    context.emit("\n".join(_line(image, str(image.layout.relative_to(root))) for image in result.images))
+
+
+def _line(image: "ImageResult", place: str) -> str:
+    return f"{image.image_type} {image.platform} {image.digest} {place}"
+
+
+def _table(context: Context, result: "BuildResult") -> None:
+    from rich.table import Table
+
+    from lockyard.app.build import summary
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("image", "packages", "fetched", "layers", "rebuilt", "size", "rebuilt size", "time", "tests"):
+        table.add_column(name, justify="left" if name in {"image", "tests"} else "right")
+    for image in result.images:
+        table.add_row(
+            f"{image.image_type} {image.platform}",
+            str(image.packages),
+            str(image.fetched),
+            str(image.layers),
+            str(image.rebuilt),
+            human_size(image.size),
+            human_size(image.rebuilt_size),
+            f"{image.seconds:.1f} s",
+            summary(image.tests) if image.tests else f"not run: {image.skipped or 'skipped'}",
+        )
+    context.console.print(table)
+
+
+def _how_to_run(context: Context, result: "BuildResult") -> None:
+    if not result.images:
+        return
+    image = result.images[0]
+    place = image.layout.relative_to(context.workspace.root)
+    name = f"{context.workspace.distribution.image}:{image.tag}"
+    say = context.toolbox.log
+    say.info(f"load it into Docker: skopeo copy oci:{place}:{image.tag} docker-daemon:{name}")
+    say.info(f"run it here: lockyard run --image-type {image.image_type} {result.version} -- python")
+
+
+def _publish(
+    context: Context, version: Version, image_types: tuple[str, ...], targets: tuple[str, ...], *, skip_tests: bool
+) -> None:
+    from lockyard.app.publish import publish_release
+
+    result = publish_release(
+        context.toolbox, context.workspace, version, targets=targets, image_types=image_types, skip_tests=skip_tests
+    )
+    context.emit("\n".join(result.lines))
+
+
+COMMANDS = (build, test_command, run_command, layers)
