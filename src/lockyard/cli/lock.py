@@ -123,8 +123,8 @@ def tell(context: Context, result: "LockResult", *, dry_run: bool = False) -> No
         for platform, packages in lock_.platforms.items():
             reasons = lock_.reasons.get(platform)
             say.info(f"{image_type} {platform}: {len(packages)} packages, {_since(reasons, lock_.base)}")
-            if reasons:
-                context.console.print(_table(reasons))
+            for line in _table(reasons or ()):
+                say.info(line)
     for warning in _warnings(result):
         say.warning(warning)
     for item in result.disagreements:
@@ -158,16 +158,16 @@ def _since(reasons: "tuple[Reason, ...] | None", base: str | None) -> str:
     return f"{len(reasons)} differ from {base}" if reasons else f"the same as in {base}"
 
 
-def _table(reasons: "tuple[Reason, ...]") -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("package", "from", "to", "why", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for reason in reasons[:_SHOWN_ROWS]:
-        table.add_row(*(escape(text) for text in (reason.name, reason.old or "-", reason.new or "-", reason.kind)))
-    if len(reasons) > _SHOWN_ROWS:
-        table.add_row(f"… and {len(reasons) - _SHOWN_ROWS} more", "", "", "see the lock file")
-    return table
+def _table(reasons: "tuple[Reason, ...]") -> list[str]:
+    """Return aligned lines; told as lines of the log, so that -q and --log-format json hold for them too."""
+    rows = [(item.name, item.old or "-", item.new or "-", item.kind) for item in reasons[:_SHOWN_ROWS]]
+    if not rows:
+        return []
+    rows.insert(0, ("package", "from", "to", "why"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ["  " + "  ".join([*(f"{row[i]:<{widths[i]}}" for i in range(3)), row[3]]) for row in rows]
+    more = len(reasons) - _SHOWN_ROWS
+    return [*lines, f"  … and {more} more, see the lock file"] if more > 0 else lines
 
 
 def _result_json(result: "LockResult") -> str:
