@@ -150,7 +150,7 @@ def parse_record(text: str, *, source: str) -> Record:
             platform=str(value["platform"]),
             tests=tests,
         )
-        claimed = {name: value[name] for name in ("executed", *_OUTCOMES)}
+        claimed: dict[str, object] = {name: value[name] for name in ("executed", *_OUTCOMES)}
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ImageTestError(
             f"{source} is not a test record: {error}", hint="run the tests again: lockyard test"
