@@ -1,0 +1,111 @@
+"""Publish: `push`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lockyard.cli.options import Context, dry_run_option, image_type_option, json_option, pass_context, version_argument
+from lockyard.version import Version
+
+if TYPE_CHECKING:
+    from lockyard.app.publish import PublishResult
+
+
+@click.command("push")
+@version_argument
+@click.option(
+    "--target-ecr-repo", "targets", multiple=True, metavar="R",
+    help="Where to: an alias of [tool.lockyard.repositories], HOST/NAME or oci:DIR below the root (repeatable).",
+)  # fmt: skip
+@image_type_option
+@click.option("--skip-tests", is_flag=True, help="Push untested images: exact tags only, marked untested.")
+@click.option("--move-tag", is_flag=True, help="Let the exact tag of a pre-release move to this build.")
+@click.option("--insecure", is_flag=True, help="Allow plain http to hosts other than this machine.")
+@click.option(
+    "--image-refs", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the answer here too."
+)
+@dry_run_option
+@json_option
+@pass_context
+def push(
+    context: Context,
+    *,
+    version: Version,
+    targets: tuple[str, ...],
+    image_types: tuple[str, ...],
+    skip_tests: bool,
+    move_tag: bool,
+    insecure: bool,
+    image_refs: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    r"""Publish the tested images of a release.
+
+    Blobs and manifests go first, then the exact tags of all repositories, then the floating tags. Layers that a repository
+    has are not sent again, and an interrupted push goes on when it is run again. An image is published only when its test
+    record belongs to exactly these bytes. stdout has one REPOSITORY@DIGEST TAG a line.
+
+    \b
+    Examples:
+      lockyard push 1.4.2 --target-ecr-repo registry.example.com/team/image --dry-run
+      lockyard push 1.4.2 --target-ecr-repo first --target-ecr-repo second
+      lockyard push 1.4.2 --target-ecr-repo oci:registry/first --image-type cpu
+    """
+    from lockyard.app.publish import publish_release
+
+    result = publish_release(
+        context.toolbox,
+        context.workspace,
+        version,
+        targets=targets,
+        image_types=image_types,
+        skip_tests=skip_tests,
+        dry_run=dry_run,
+        move_tag=move_tag,
+        insecure=insecure,
+        image_refs=image_refs,
+    )
+    _summary(context, result)
+    if as_json:
+        context.emit(_json(result))
+    elif dry_run:
+        context.emit("\n".join(result.plan.lines()))
+    else:
+        context.emit("\n".join(result.lines))
+
+
+def _summary(context: Context, result: "PublishResult") -> None:
+    """Tell on stderr what was sent and what was not."""
+    from lockyard.cli.output import human_size
+
+    log, report, plan = context.toolbox.log, result.report, result.plan
+    if report is None:
+        log.info(
+            f"would upload {human_size(plan.upload_bytes)}, mount {human_size(plan.mount_bytes)}; "
+            f"{human_size(plan.present_bytes)} are there already"
+        )
+        return
+    log.info(
+        f"sent {human_size(report.sent_bytes)} in {report.uploaded_blobs} blobs, "
+        f"mounted {human_size(report.mounted_bytes)}; {human_size(plan.present_bytes)} were there already"
+    )
+
+
+def _json(result: "PublishResult") -> str:
+    import json
+    from dataclasses import asdict
+
+    value = {
+        "schema": 1,
+        "version": str(result.version),
+        "tested": result.tested,
+        "published": [asdict(item) for item in result.published] if result.report is not None else [],
+        "plan": result.plan.to_json(),
+        "report": asdict(result.report) if result.report is not None else None,
+    }
+    return json.dumps(value, indent=2, sort_keys=True)
+
+
+COMMANDS = (push,)
