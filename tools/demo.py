@@ -1,7 +1,7 @@
 """`make demo`: the whole main job on `examples/data-science`, with the commands a user types.
 
 Everything is made below `.demo/` (another place with `--directory`): the demo channel and base (made once), the caches, and a
-fresh copy of the example. No daemon, no cloud account, no public channel. `--keep` leaves an earlier copy's results for study.
+fresh copy of the example. No daemon, no cloud account, no public channel.
 """
 
 import argparse
@@ -59,11 +59,9 @@ class Demo:
             self.times.append((label, time.monotonic() - start))
         return done.stdout
 
-    def ask(self, *args: str) -> Any:
-        """Run a command quietly and return its JSON answer."""
-        argv = ["lockyard", "-q", *args, "--json"]
-        done = subprocess.run(argv, cwd=self.work, env=self.env, stdout=subprocess.PIPE, text=True, check=True)
-        return json.loads(done.stdout)
+    def say(self, text: str) -> None:
+        """Print one line as it is, never wrapped."""
+        self.console.print(text, soft_wrap=True, highlight=False)
 
     def edition(self, name: str) -> None:
         """Let the channel be the edition of a month: what a public channel does by itself."""
@@ -90,7 +88,9 @@ def prepare(directory: Path, console: Console) -> Demo:
         if done.returncode:
             raise SystemExit(done.returncode)
     shutil.rmtree(demo.work, ignore_errors=True)
-    shutil.copytree(EXAMPLE, demo.work, symlinks=True, ignore=shutil.ignore_patterns("channel", "base", "out", "registry"))
+    shutil.copytree(
+        EXAMPLE, demo.work, symlinks=True, ignore=shutil.ignore_patterns("channel", "base", "out", "registry")
+    )
     (demo.work / "base").symlink_to(Path("..", "base"))
     console.print(f"the distribution: {os.path.relpath(demo.work)}", highlight=False)
     return demo
@@ -101,8 +101,8 @@ def release(demo: Demo, base: str, version: str, lock_options: Sequence[str], *,
     demo.title(f"{number}. Release {version}: {why}")
     demo.run("lockyard", "create-patch-version-artifacts", "--base-patch-version", base, label=f"create {version}")
     line = "build_artifacts/v0/v0.1"
-    reviewed = f"git --no-pager diff --no-index --stat {line}/v{base} {line}/v{version}"
-    demo.console.print(f"\n[bold green]$[/] {reviewed}", highlight=False)
+    reviewed = f"git --no-pager diff --no-index {line}/v{base}/cpu.env.in {line}/v{version}/cpu.env.in"
+    demo.say(f"\n[bold green]$[/] {reviewed}")
     subprocess.run(shlex.split(reviewed), cwd=demo.work, env=demo.env, check=False)
     demo.run("lockyard", "lock", version, *lock_options, label=f"lock {version}")
     demo.run("lockyard", "diff", base, version)
@@ -114,46 +114,71 @@ def release(demo: Demo, base: str, version: str, lock_options: Sequence[str], *,
 def closing(demo: Demo, versions: Sequence[str], started: float) -> None:
     """Print versions, digests, sizes, bytes, times, the command that runs the image, and where to look next."""
     demo.title("What was made")
-    table = Table("version", "type", "manifest digest", "size", "packages fetched", "layers built / all", "bytes sent", "tags")
+    images = Table("version", "type", "manifest digest", "size", "packages fetched", "layers made / all", "bytes made")
+    pushes = Table("version", "repositories", "bytes sent", "bytes that were there", "tags of the cpu image")
     for version in versions:
         for image_type in TYPES:
-            table.add_row(*row(demo, version, image_type))
-    demo.console.print(table)
+            images.add_row(*image_cells(demo, version, image_type))
+        pushes.add_row(*push_cells(demo, version))
     times = Table("step", "seconds")
     for label, seconds in demo.times:
         times.add_row(label, f"{seconds:.1f}")
-    times.add_row("all", f"{time.monotonic() - started:.1f}")
-    demo.console.print(times)
+    times.add_row("everything", f"{time.monotonic() - started:.1f}")
+    for table in (images, pushes, times):
+        demo.console.print(table)
     place, last = os.path.relpath(demo.work), versions[-1]
-    demo.console.print("Run the image (a sandbox; no daemon):", highlight=False)
-    cache = shlex.quote(f"LOCKYARD_CACHE_DIR={os.path.relpath(demo.directory / 'cache')}")
-    demo.console.print(
-        f"  {cache} {os.path.relpath(ROOT / '.venv/bin/lockyard')} --root {place} run {last} --image-type cpu -- "
-        "python -c 'import numpy, pandas, ssl; print(numpy.__version__)'",
-        soft_wrap=True,
-        highlight=False,
+    cache = f"LOCKYARD_CACHE_DIR={shlex.quote(os.path.relpath(demo.directory / 'cache'))}"
+    lockyard = os.path.relpath(Path(sys.executable).parent / "lockyard")
+    demo.say("\n[bold]Run the image[/] (a sandbox, no daemon):")
+    demo.say(
+        f"  {cache} {lockyard} --root {place} run {last} --image-type cpu -- "
+        "python -c 'import numpy, pandas, ssl; print(numpy.__version__)'"
     )
-    demo.console.print("Where to look next:", highlight=False)
+    demo.say("[bold]Where to look next:[/]")
     for path, what in (
         (f"build_artifacts/v0/v0.1/v{last}/", "what a reviewer sees: specs, locks, the layer plan, images.json"),
         (f"out/{last}/cpu/linux-64/", "the OCI layout, build.json and tests.json"),
         ("registry/first/", "a published repository; skopeo, podman and others read it as oci:DIR:TAG"),
     ):
-        demo.console.print(f"  {place}/{path:<44} {what}", soft_wrap=True, highlight=False)
+        demo.say(f"  {place}/{path:<34} {what}")
+    demo.say("  docs/tutorial/first-release.md: the next release, by hand")
 
 
-def row(demo: Demo, version: str, image_type: str) -> list[str]:
-    """Return one line of the closing table, from the records that the commands wrote."""
-    out = demo.work / "out" / version / image_type / "linux-64"
-    build = json.loads((out / "build.json").read_text())
-    release_dir = demo.work / "build_artifacts" / "v0" / "v0.1" / f"v{version}"
-    images = json.loads((release_dir / "images.json").read_text())
-    return cells(version, image_type, build, images)
+def image_cells(demo: Demo, version: str, image_type: str) -> list[str]:
+    """Return one image's line of the closing table, from the record of its build."""
+    record = read_json(demo.work / "out" / version / image_type / "linux-64" / "build.json")
+    made = [layer for layer in record["layers"] if layer["rebuilt"]]
+    return [
+        version,
+        image_type,
+        record["manifest_digest"].removeprefix("sha256:")[:16],
+        megabytes(record["size"]),
+        f"{len(record['fetched'])} / {record['lock']['packages']}",
+        f"{len(made)} / {len(record['layers'])}",
+        megabytes(sum(layer["size"] for layer in made)),
+    ]
 
 
-def cells(version: str, image_type: str, build: dict[str, Any], images: dict[str, Any]) -> list[str]:
-    """Return the cells of one image."""
-    raise SystemExit("to be joined with the records")
+def push_cells(demo: Demo, version: str) -> list[str]:
+    """Return one release's line of the publishing table, from the record of its push."""
+    record = read_json(demo.work / "out" / version / "push.json")
+    images = read_json(demo.work / "build_artifacts" / "v0" / "v0.1" / f"v{version}" / "images.json")
+    repositories = images["images"]["cpu"]["repositories"]
+    tags = next(iter(repositories.values()))["tags"]
+    return [
+        version, str(len(repositories)), megabytes(record["sent_bytes"]), megabytes(record["present_bytes"]), " ".join(tags),
+    ]  # fmt: skip
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a record."""
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
+def megabytes(size: int) -> str:
+    """Return bytes for people."""
+    return f"{size / 1e6:.1f} MB"
 
 
 def main() -> int:
@@ -162,7 +187,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, default=ROOT / ".demo", help="where everything is made")
     arguments = parser.parse_args()
     started = time.monotonic()
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
     demo = prepare(arguments.directory.absolute(), console)
     demo.title("1. The last release, 0.1.0, is locked")
     demo.edition("2026-01")

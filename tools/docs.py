@@ -33,7 +33,11 @@ def walk(command: click.Command, name: str, parent: click.Context | None) -> Ite
 
 def commands() -> str:
     """Return the page of all commands."""
-    parts = ["# Commands\n\n", NOTE, "`python src/main.py COMMAND` in a checkout and `lockyard COMMAND` are the same.\n"]
+    parts = [
+        "# Commands\n\n",
+        NOTE,
+        "`python src/main.py COMMAND` in a checkout and `lockyard COMMAND` are the same.\n",
+    ]
     for path, text in walk(root_command, "lockyard", None):
         parts.append(f"\n## `{path}`\n\n```text\n{text.rstrip()}\n```\n")
     parts.append("\n## Groups\n\n")
@@ -44,7 +48,8 @@ def commands() -> str:
 def exit_codes() -> str:
     """Return the page of exit codes."""
     rows: dict[int, list[str]] = {0: ["success"], INTERRUPTED: ["interrupted by Ctrl-C"]}
-    for cls in [errors.LockyardError, *_subclasses(errors.LockyardError)]:
+    classes: list[type[errors.LockyardError]] = [errors.LockyardError, *_subclasses(errors.LockyardError)]
+    for cls in classes:
         rows.setdefault(cls.exit_code, []).append(f"`{cls.__name__}`: {(cls.__doc__ or '').splitlines()[0]}")
     lines = [f"| {code} | {'<br>'.join(rows[code])} |\n" for code in sorted(rows)]
     return "".join(["# Exit codes\n\n", NOTE, "| code | meaning |\n|---|---|\n", *lines])

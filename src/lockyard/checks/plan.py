@@ -150,12 +150,15 @@ def parse_record(text: str, *, source: str) -> Record:
             platform=str(value["platform"]),
             tests=tests,
         )
-        claimed: dict[str, object] = {name: value[name] for name in ("executed", *_OUTCOMES)}
+        names: tuple[str, ...] = ("executed", *_OUTCOMES)
+        claimed: dict[str, object] = {name: value[name] for name in names}
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ImageTestError(
             f"{source} is not a test record: {error}", hint="run the tests again: lockyard test"
         ) from error
-    if claimed != {"executed": record.executed, **{name: record.count(name) for name in _OUTCOMES}}:
+    counts: dict[str, object] = {"executed": record.executed}
+    counts |= {name: record.count(name) for name in _OUTCOMES}
+    if claimed != counts:
         raise ImageTestError(
             f"{source}: its counts are not those of its tests", hint="run the tests again: lockyard test"
         )

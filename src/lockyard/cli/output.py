@@ -46,6 +46,8 @@ class ConsoleLog:
             force_terminal=True if color == "always" else None,
             no_color=True if color == "never" else None,
             highlight=False,
+            # A pipe has no width: leave room for tables.
+            width=None if sys.stderr.isatty() else 160,
             soft_wrap=not sys.stderr.isatty(),
         )
 

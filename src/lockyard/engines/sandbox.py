@@ -41,7 +41,7 @@ def open_sandbox(layout: Path, *, cache_dir: Path, log: Log) -> Iterator[Runner]
     argv = _namespaces()
     _probe(argv)
     image = _load(layout)
-    place = cache_dir / "rootfs" / "v1"
+    place = cache_dir.absolute() / "rootfs" / "v1"
     name = image.digest.hex if os.geteuid() == 0 else f"{image.digest.hex}.user"
     with _in_use(place, name), fs.temporary_directory(place, "run") as scratch:
         if not (place / name).is_dir():
@@ -75,7 +75,7 @@ class Sandbox:
             spec: dict[str, Any] = {
                 "rootfs": str(self._rootfs),
                 "scratch": str(place / "mount"),
-                "binds": [[str(source), target, writable] for source, target, writable in request.binds],
+                "binds": [[str(source.absolute()), target, writable] for source, target, writable in request.binds],
                 "argv": list(request.argv),
                 "env": {"PATH": process.PATH, "HOME": home, **image_env, **request.env},
                 "workdir": request.workdir or self._runtime.get("WorkingDir") or "/",
