@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import awkward, prefixes
-from support.demo import demo_channel
-from support.prefixes import Item
 
 from lockyard.conda.lock import LockedPackage
 from lockyard.extracted import DirectoryReader
 from lockyard.oci.contents import Python, read_manifest, resolve
 from lockyard.oci.linking import Linker
+from support import awkward, prefixes
+from support.demo import demo_channel
+from support.prefixes import Item
 
 pytestmark = pytest.mark.integration
 
@@ -46,7 +46,9 @@ def install(archives: Iterable[Path], prefix: str, work: Path, ignored: tuple[st
 def locked(record: dict[str, Any]) -> LockedPackage:
     """The lock's form of a rattler record."""
     known = set(LockedPackage.__dataclass_fields__)
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in known}
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in known
+    }
     features = record.get("track_features", ())
     fields["track_features"] = tuple(features.split() if isinstance(features, str) else features)
     return LockedPackage(**fields)

@@ -39,7 +39,7 @@ def of_directory(root: Path) -> dict[str, Item]:
                 path = os.path.relpath(entry.path, root)
                 mode = entry.stat(follow_symlinks=False).st_mode
                 if stat.S_ISLNK(mode):
-                    items[path] = Item("link", 0o777, os.readlink(entry.path))
+                    items[path] = Item("link", 0o777, str(Path(entry.path).readlink()))
                 elif stat.S_ISREG(mode):
                     items[path] = _file(path, stat.S_IMODE(mode), Path(entry.path).read_bytes())
     return _packages_only(items)
@@ -65,9 +65,11 @@ def differences(expected: Prefix, actual: Prefix) -> list[str]:
         if old is None or new is None:
             lines.append(f"{path}: only in {'the image' if old is None else 'the installed prefix'}")
             continue
-        for name in ("kind", "mode", "content"):
-            if getattr(old, name) != getattr(new, name):
-                lines.append(f"{path}: {name} {getattr(old, name)!r} became {getattr(new, name)!r}")
+        lines += [
+            f"{path}: {name} {getattr(old, name)!r} became {getattr(new, name)!r}"
+            for name in ("kind", "mode", "content")
+            if getattr(old, name) != getattr(new, name)
+        ]
     return lines
 
 

@@ -125,7 +125,7 @@ def test_command(
 test_command.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command("run", context_settings={"ignore_unknown_options": True})
 @click.argument("version", type=VERSION)
 @click.option("--image-type", metavar="T", help="The image type [default: the first of the line].")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -138,14 +138,15 @@ def run_command(context: Context, *, version: Version, image_type: str | None, c
 
     \b
     Examples:
-      lockyard run 1.4.2 python -c "import numpy; print(numpy.__version__)"
-      lockyard run --image-type gpu 1.4.2 -- bash
+      lockyard run 1.4.2 -- python -c "import numpy; print(numpy.__version__)"
+      lockyard run 1.4.2 --image-type gpu -- bash
     """
     from lockyard.app.images import run_in_image
 
-    words = command[1:] if command[:1] == ("--",) else command
+    if command and command[0].startswith("-"):
+        raise click.UsageError(f"no option {command[0]}; write the command after --")
     chosen = image_type or context.workspace.line(version).types[0]
-    return run_in_image(context.toolbox, context.workspace, version, chosen, words).exit_code
+    return run_in_image(context.toolbox, context.workspace, version, chosen, command).exit_code
 
 
 @click.group()
@@ -246,7 +247,7 @@ def _how_to_run(context: Context, result: "BuildResult") -> None:
     name = f"{context.workspace.distribution.image}:{image.tag}"
     say = context.toolbox.log
     say.info(f"load it into Docker: skopeo copy oci:{place}:{image.tag} docker-daemon:{name}")
-    say.info(f"run it here: lockyard run --image-type {image.image_type} {result.version} -- python")
+    say.info(f"run it here: lockyard run {result.version} --image-type {image.image_type} -- python")
 
 
 def _publish(

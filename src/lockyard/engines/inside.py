@@ -173,8 +173,8 @@ def _execute(spec: dict[str, Any]) -> None:
     """Become the command; never returns."""
     code = FAILED
     try:
+        _enter(spec["workdir"])  # made by root when it is not there, as container engines do
         _become(spec)
-        _enter(spec["workdir"])
         os.umask(0o022)
         os.closerange(3, 1024)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -197,7 +197,7 @@ def _enter(workdir: str) -> None:
     try:
         os.chdir(workdir)
     except FileNotFoundError:
-        Path(workdir).mkdir(parents=True)  # as container engines do
+        Path(workdir).mkdir(parents=True)
         os.chdir(workdir)
 
 

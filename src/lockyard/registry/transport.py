@@ -101,7 +101,9 @@ class Transport:
         """Return `https://HOST` or, where it is allowed and answers, `http://HOST`."""
         with self._base_lock:
             if not self._base:
-                self._client = self._client or http.make_client(follow_redirects=False)
+                # As other tools do: this machine is never reached through a proxy.
+                outside = not wire.is_loopback(self.host)
+                self._client = self._client or http.make_client(follow_redirects=False, trust_env=outside)
                 try:
                     self._base = self.retries.call(self._discover)
                 except http.TransferError as error:
