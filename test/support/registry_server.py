@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import secrets
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -72,9 +73,7 @@ class RegistryServer:
         self.token_requests: list[dict[str, list[str]]] = []
         self.refuse_mounts = False
         self.cut_after: int | None = None
-        """Break the connection after so many more bytes of upload bodies, once."""
         self.keep_partial = True
-        """Keep what came before a break (as registries with resumable writers do) or lose the session."""
         self.absolute_locations = False
         self.upload_host: str | None = None
         """`HOST:PORT` of a storage server that uploads are sent to."""
@@ -97,6 +96,10 @@ class RegistryServer:
     def received(self) -> int:
         """All body bytes of uploads of blobs."""
         return sum(item.received for item in self.log if "/blobs/uploads/" in item.path)
+
+    def cut(self, after: int, *, keep_partial: bool = True) -> None:
+        """Break the connection after so many more bytes of bodies, once; keep what came before or lose the session."""
+        self.cut_after, self.keep_partial = after, keep_partial
 
     def forget_log(self) -> None:
         with self.lock:
@@ -141,8 +144,7 @@ def storage_server(registry: RegistryServer) -> Iterator[str]:
 @contextlib.contextmanager
 def _serving(registry: RegistryServer) -> Iterator[int]:
     handler = type("Handler", (_Handler,), {"registry": registry})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -151,6 +153,14 @@ def _serving(registry: RegistryServer) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that went away is no failure
+            super().handle_error(request, client_address)
 
 
 class _CutError(Exception):
