@@ -77,10 +77,10 @@ def parse(text: str, source: str) -> tuple[Instruction, ...]:
             if number == len(lines):
                 line = ""
                 break
-            line = lines[number].strip()
+            line = lines[number].rstrip()
             number += 1
         parts.append(line)
-        instructions.append(_instruction(" ".join(filter(None, parts)), f"{source}:{start + 1}"))
+        instructions.append(_instruction("".join(parts), f"{source}:{start + 1}"))
     return tuple(instructions)
 
 
@@ -95,7 +95,7 @@ def _escape(lines: Iterable[str]) -> str:
 
 
 def _instruction(text: str, where: str) -> Instruction:
-    name, _, value = text.partition(" ")
+    name, _, value = text.strip().replace("\t", " ").partition(" ")
     if not re.fullmatch(r"[A-Za-z]+", name):
         raise BuildError(f"{where}: {name!r} is no Dockerfile instruction")
     if name.upper() in {"COPY", "ADD", "RUN"} and re.search(r"<<-?[\"']?\w", value):

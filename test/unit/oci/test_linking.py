@@ -1,0 +1,163 @@
+"""Packages as files: what is refused, what is verified, who wins."""
+
+import json
+import marshal
+from pathlib import Path
+
+import pytest
+
+from lockyard.errors import BuildError, HashMismatchError
+from lockyard.extracted import DirectoryReader
+from lockyard.oci.contents import Manifest, Python, read_manifest, resolve
+from lockyard.oci.linking import Linker
+from lockyard.oci.tar import EPOCH, Entry
+from support.packages import PLACEHOLDER, Node, Package
+
+PYTHON = Python("bin/python3.11", "lib/python3.11/site-packages")
+
+
+def manifest(package: Package, directory: Path, python: Python | None = PYTHON) -> tuple[Manifest, DirectoryReader]:
+    reader = DirectoryReader(package.extract(directory))
+    return read_manifest(package.locked(), reader, python), reader
+
+
+def entries(package: Package, directory: Path) -> dict[str, Entry]:
+    found, reader = manifest(package, directory)
+    places, _ = resolve([found])
+    linked = Linker("/opt/conda", 7, 8, PYTHON).entries(found, places[0], reader)
+    out = {}
+    for entry in linked:
+        for _ in entry.chunks():
+            pass
+        out[entry.path.decode()] = entry
+    return out
+
+
+def test_files_are_at_the_prefix_and_owned(tmp_path: Path) -> None:
+    found = entries(Package("a", files={"bin/x": Node(PLACEHOLDER.encode(), 0o755, prefix="text")}), tmp_path)
+    assert list(found) == ["opt/conda/bin/x", "opt/conda/conda-meta/a-1.0-0.json"]
+    assert b"".join(found["opt/conda/bin/x"].chunks()) == b"/opt/conda"
+    assert {(entry.uid, entry.gid) for entry in found.values()} == {(7, 8)}
+    assert str(tmp_path) not in b"".join(found["opt/conda/conda-meta/a-1.0-0.json"].chunks()).decode()
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"true", b"fals"), (b"true", b"true!"), (b"true", b"")])
+def test_a_tampered_file_is_named_with_its_package(old: bytes, new: bytes, tmp_path: Path) -> None:
+    package = Package("a", files={"share/x": Node(old)})
+    found, reader = manifest(package, tmp_path)
+    (tmp_path / package.dist / "share/x").write_bytes(new)
+    places, _ = resolve([found])
+    with pytest.raises(HashMismatchError, match=r"package a-1\.0-0 in the cache is damaged: share/x"):
+        [list(entry.chunks()) for entry in Linker("/opt/conda").entries(found, places[0], reader)]
+
+
+@pytest.mark.parametrize("prefix", [None, "text", "binary"])
+def test_a_tampered_file_with_a_placeholder_is_named(prefix: str | None, tmp_path: Path) -> None:
+    package = Package("a", files={"share/x": Node(PLACEHOLDER.encode(), prefix=prefix)})
+    found, reader = manifest(package, tmp_path)
+    (tmp_path / package.dist / "share/x").write_bytes(PLACEHOLDER[:-1].encode() + b"#")
+    places, _ = resolve([found])
+    with pytest.raises(HashMismatchError, match="share/x"):
+        [list(entry.chunks()) for entry in Linker("/opt/conda").entries(found, places[0], reader)]
+
+
+def test_a_missing_file_and_a_link_in_its_place_are_damage(tmp_path: Path) -> None:
+    package = Package("a", files={"share/x": Node(b"x")})
+    for replacement in (None, "/etc/passwd"):
+        found, reader = manifest(package, tmp_path / str(replacement).replace("/", ""))
+        path = tmp_path / str(replacement).replace("/", "") / package.dist / "share/x"
+        path.unlink()
+        if replacement:
+            path.symlink_to(replacement)
+        places, _ = resolve([found])
+        with pytest.raises(HashMismatchError, match="share/x is (missing|symlink), not a file"):
+            list(Linker("/opt/conda").entries(found, places[0], reader))
+
+
+def test_another_package_in_its_place_is_refused(tmp_path: Path) -> None:
+    Package("a", version="2.0").extract(tmp_path).rename(tmp_path / "a-1.0-0")
+    with pytest.raises(HashMismatchError, match=r"a-2\.0-0 in the place of a-1\.0-0"):
+        read_manifest(Package("a").locked(), DirectoryReader(tmp_path / "a-1.0-0"), None)
+
+
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/passwd", "a/../../x", "a//b", ".", "conda-meta/x.json", "__clobbers__/x"]
+)
+def test_paths_that_leave_the_prefix_are_refused(path: str, tmp_path: Path) -> None:
+    package = Package("a")
+    root = package.extract(tmp_path)
+    paths = {"paths_version": 1, "paths": [{"_path": path, "path_type": "hardlink"}]}
+    (root / "info/paths.json").write_text(json.dumps(paths))
+    with pytest.raises(BuildError, match="leaves the prefix|belongs to the environment"):
+        read_manifest(package.locked(), DirectoryReader(root), None)
+
+
+def test_a_package_is_not_read_through_its_links(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    root = Package("a", files={"share/x": Node(b"x")}).extract(tmp_path)
+    (root / "dir").symlink_to(tmp_path / "outside")
+    reader = DirectoryReader(root)
+    with pytest.raises(BuildError, match="a link that other paths lead through"):
+        reader.read("dir/secret")
+    with pytest.raises(BuildError, match="leaves"):
+        reader.read("../outside/secret")
+    with pytest.raises(OSError, match="symbolic links"):
+        reader.read("dir")
+
+
+def test_link_scripts_are_refused(tmp_path: Path) -> None:
+    package = Package("a", files={"bin/.a-post-link.sh": Node(b"#!/bin/sh\n", 0o755)})
+    with pytest.raises(BuildError, match=r"a-1\.0-0 has a post-link script") as error:
+        manifest(package, tmp_path)
+    assert "a" in (error.value.hint or "")
+
+
+def test_noarch_python_needs_python(tmp_path: Path) -> None:
+    package = Package("a", noarch="python", files={"site-packages/a.py": Node(b"")}, entry_points=["a = a:main"])
+    with pytest.raises(BuildError, match="has no python"):
+        manifest(package, tmp_path, None)
+    found = entries(package, tmp_path / "again")
+    assert "opt/conda/lib/python3.11/site-packages/a.py" in found
+    assert found["opt/conda/bin/a"].mode == 0o775
+    assert b"".join(found["opt/conda/bin/a"].chunks()).startswith(b"#!/opt/conda/bin/python3.11\n")
+
+
+@pytest.mark.parametrize("text", ["nonsense", "a = b", "x=../y:z", "a = b:c; import os"])
+def test_malformed_entry_points_are_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="entry point"):
+        manifest(Package("a", noarch="python", entry_points=[text]), tmp_path)
+
+
+def test_the_last_in_install_order_wins_a_path(tmp_path: Path) -> None:
+    packages = [Package(name, files={"share/x": Node(name.encode())}) for name in ("b", "c", "a")]
+    places, clobbers = resolve([manifest(package, tmp_path)[0] for package in packages])
+    assert [place["share/x"] for place in places] == ["__clobbers__/b/share/x", "__clobbers__/c/share/x", "share/x"]
+    assert str(clobbers[0]) == "share/x is in b and c and a; a's file is used"
+
+
+@pytest.mark.parametrize("node", [Node(b"file"), Node(link="/etc")])
+def test_a_path_below_a_file_or_a_link_is_refused(node: Node, tmp_path: Path) -> None:
+    packages = [Package("a", files={"share/x": node}), Package("b", files={"share/x/y": Node(b"")})]
+    with pytest.raises(BuildError, match=r"share/x/y of b-1\.0-0 lies below share/x, a file or link of a-1\.0-0"):
+        resolve([manifest(package, tmp_path)[0] for package in packages])
+
+
+def test_sources_have_the_time_that_their_compiled_files_expect(tmp_path: Path) -> None:
+    def compiled(flags: int, time: int) -> Node:
+        head = b"\xa7\r\r\n" + flags.to_bytes(4, "little") + time.to_bytes(4, "little") + bytes(4)
+        return Node(head + marshal.dumps(None))
+
+    files = {
+        "lib/m.py": Node(b""), "lib/__pycache__/m.cpython-311.pyc": compiled(0, 1234567890),
+        "lib/h.py": Node(b""), "lib/__pycache__/h.cpython-311.pyc": compiled(1, 99),
+        "lib/n.py": Node(b""),
+    }  # fmt: skip
+    found = entries(Package("a", files=files), tmp_path)
+    times = {path: entry.mtime for path, entry in found.items() if path.endswith(".py")}
+    assert times == {"opt/conda/lib/m.py": 1234567890, "opt/conda/lib/h.py": EPOCH, "opt/conda/lib/n.py": EPOCH}
+
+
+def test_directories_above_the_prefix_belong_to_root() -> None:
+    found = list(Linker("/opt/conda", 7, 8).parents(b"opt/conda/bin/x"))
+    assert [(entry.path, entry.uid) for entry in found] == [(b"opt", 0), (b"opt/conda", 7), (b"opt/conda/bin", 7)]
