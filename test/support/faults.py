@@ -62,9 +62,8 @@ def kill_at_every_effect(
     watch: Sequence[str],
     env: Mapping[str, str],
     preload: Sequence[str] = (),
-    step: int = 1,
 ) -> list[Outcome]:
-    """Run `args` in copies of `template` at `work`, killed at effect 1, 1+step, …, until a run is not killed.
+    """Run `args` in copies of `template` at `work`, killed at effect 1, 2, …, until a run is not killed.
 
     `watch` are directories below the root whose files are listed; `env` values may hold `{work}`.
     """
@@ -75,7 +74,6 @@ def kill_at_every_effect(
         "watch": list(watch),
         "env": {key: value.replace("{work}", str(work)) for key, value in env.items()},
         "preload": list(preload),
-        "step": step,
     }
     path = work.with_name(f"{work.name}.request.json")
     path.write_text(json.dumps(request))
@@ -171,7 +169,7 @@ def _rounds(request: Mapping[str, Any]) -> Iterator[Outcome]:
         )
         if not killed:
             return
-        target += request["step"]
+        target += 1
 
 
 def main() -> int:
