@@ -74,6 +74,7 @@ class RegistryServer:
         self.refuse_mounts = False
         self.cut_after: int | None = None
         self.keep_partial = True
+        self.down = self._down_next = False
         self.absolute_locations = False
         self.upload_host: str | None = None
         """`HOST:PORT` of a storage server that uploads are sent to."""
@@ -97,9 +98,16 @@ class RegistryServer:
         """All body bytes of uploads of blobs."""
         return sum(item.received for item in self.log if "/blobs/uploads/" in item.path)
 
-    def cut(self, after: int, *, keep_partial: bool = True) -> None:
-        """Break the connection after so many more bytes of bodies, once; keep what came before or lose the session."""
-        self.cut_after, self.keep_partial = after, keep_partial
+    def cut(self, after: int, *, keep_partial: bool = True, for_good: bool = False) -> None:
+        """Break the connection after so many more bytes of bodies, once; keep what came before or lose the session.
+
+        `for_good` takes the registry down with it, until `down` is false again.
+        """
+        self.cut_after, self.keep_partial, self._down_next = after, keep_partial, for_good
+
+    def was_cut(self) -> None:
+        """Note that the injected break has happened."""
+        self.cut_after, self.down = None, self._down_next
 
     def forget_log(self) -> None:
         with self.lock:
@@ -183,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         self.taken = 0
         with contextlib.suppress(ConnectionError, _CutError):
+            if self.registry.down:
+                raise _CutError
             fault = self._fault()
             if fault is not None and not fault.after:
                 self._drain()
@@ -344,7 +354,8 @@ class _Handler(BaseHTTPRequestHandler):
             with self.registry.lock:
                 budget = self.registry.cut_after
                 if budget is not None and len(block) >= budget:
-                    self.registry.cut_after, self.cut = None, True
+                    self.registry.was_cut()
+                    self.cut = True
                     block = block[:budget]
                 elif budget is not None:
                     self.registry.cut_after = budget - len(block)
