@@ -77,7 +77,7 @@ class Pusher:
             )
         return plan_push(self.images, targets, present)
 
-    def push(self, wrap: Callable[[RegistryPort], RegistryPort] = lambda port: port) -> PushReport:
+    def push(self, wrap: Callable[[RegistryPort], RegistryPort] = lambda port: port, *, workers: int = 4) -> PushReport:
         with contextlib.ExitStack() as stack:
             ports = {}
             for name in self.names:
@@ -85,7 +85,7 @@ class Pusher:
                 stack.callback(port.close)
                 ports[name] = wrap(port)
             journal = stack.enter_context(open_journal(self.journal))
-            return run_push(self.plan(ports), ports, memory=journal, log=self.log)
+            return run_push(self.plan(ports), ports, memory=journal, log=self.log, workers=workers)
 
 
 def http_pusher(
@@ -185,6 +185,20 @@ def test_cut_then_run_again(
     assert second <= whole
     if keep_partial and cut > CHUNK:
         assert second < whole, "finished blobs and chunks are not sent again"
+
+
+def test_another_process_goes_on_in_the_middle_of_a_blob(server: RegistryServer, tmp_path: Path) -> None:
+    """The journal knows where the upload goes on: not one byte that the registry kept is sent again."""
+    images = [push_image(tmp_path / "blobs", "cpu", (3 * CHUNK,))]
+    server.cut(2 * CHUNK + 500, for_good=True)
+    pusher = http_pusher(server, images, tmp_path, NAMES[:1], retries=Retries(attempts=1))
+    with pytest.raises(RegistryError):
+        pusher.push(workers=1)
+    assert server.received() == 2 * CHUNK + 500
+    server.down = False
+    pusher.push(workers=1)
+    assert server.received() == distinct_bytes(images)
+    assert server.tag_digests(NAMES[0])["latest-cpu"] == images[0].top.digest
 
 
 class Injected:
