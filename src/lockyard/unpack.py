@@ -5,6 +5,7 @@ pipes are left out. What is unpacked is hashed on the way: the tar must be the o
 """
 
 import contextlib
+import gzip
 import hashlib
 import os
 import shutil
@@ -67,10 +68,13 @@ class _Hashing:
 def _decompressed(raw: IO[bytes], layer: Layer) -> Iterator[IO[bytes]]:
     kind = layer.descriptor.media_type
     if kind in {MediaType.LAYER_GZIP, MediaType.DOCKER_LAYER_GZIP}:
-        from zlib_ng import gzip_ng
+        from zlib_ng import gzip_ng, zlib_ng
 
-        with gzip_ng.open(raw, "rb") as stream:  # type: ignore[no-untyped-call]  # it ships no annotations
-            yield stream
+        try:
+            with gzip_ng.open(raw, "rb") as stream:  # type: ignore[no-untyped-call]  # it ships no annotations
+                yield stream
+        except (gzip.BadGzipFile, zlib_ng.error) as error:  # type: ignore[misc]  # mypy takes `error` for Any
+            raise ValueError(str(error)) from error
     elif kind == MediaType.LAYER_ZSTD:
         import zstandard
 

@@ -1,13 +1,14 @@
 """The first process of a sandbox: makes the root, then runs the command. Run as a script, in new namespaces, by `sandbox`.
 
 It needs nothing but the standard library and takes one argument, the path of a JSON file:
-`rootfs`, `scratch` (an empty directory), `binds` (`[source, target, writable]`), `argv`, `env`, `workdir`, `uid`, `gid`,
-`user_namespace` (whether it is root only in its own user namespace). Mounts live in its own mount namespace and end
+`rootfs`, `scratch` (an empty directory), `binds` (`[source, target, writable]`), `writable`, `argv`, `env`, `workdir`,
+`uid`, `gid`, `user_namespace` (whether it is root only in its own user namespace). Mounts live in its own mount namespace and end
 with it. A failure before the command is one line on stderr that begins with `lockyard-sandbox:`, exit code 125.
 """
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -66,7 +67,7 @@ def _make_root(spec: dict[str, Any]) -> None:
         Path(scratch, name).mkdir()
     _mount(spec["rootfs"], f"{scratch}/lower", None, _MS_BIND)
     os.chdir(scratch)  # overlay options cannot hold every path; these are relative
-    if not _overlay(root):
+    if not (spec["writable"] and _overlay(root)):
         _read_only(f"{scratch}/lower", root)
     _system(root)
     for source, target, writable in spec["binds"]:
@@ -197,7 +198,12 @@ def _enter(workdir: str) -> None:
     try:
         os.chdir(workdir)
     except FileNotFoundError:
-        Path(workdir).mkdir(parents=True)
+        try:
+            Path(workdir).mkdir(parents=True)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            workdir = "/tmp"  # noqa: S108 - of the sandbox; where nothing can be made, it is the place to work
         os.chdir(workdir)
 
 

@@ -31,8 +31,10 @@ _HELPER = Path(inside.__file__)
 
 
 @contextlib.contextmanager
-def open_sandbox(layout: Path, *, cache_dir: Path, log: Log) -> Iterator[Runner]:
+def open_sandbox(layout: Path, *, cache_dir: Path, log: Log, writable: bool = True) -> Iterator[Runner]:
     """Give a runner inside the only image of an OCI layout.
+
+    Without `writable`, and where the kernel has no overlay for the caller, only /tmp and /run can be written to.
 
     Raises:
         BuildError: the machine cannot do it (one line, with what to install or allow), or the layout is malformed.
@@ -49,13 +51,14 @@ def open_sandbox(layout: Path, *, cache_dir: Path, log: Log) -> Iterator[Runner]
             _unpack(image, layout, place, name)
         os.utime(place / name)
         _prune(place)
-        yield Sandbox(image, place / name, scratch, argv)
+        yield Sandbox(image, place / name, scratch, argv, writable=writable)
 
 
 class Sandbox:
     """The `Runner` port: commands inside one unpacked image."""
 
-    def __init__(self, image: Image, rootfs: Path, scratch: Path, argv: tuple[str, ...]) -> None:
+    def __init__(self, image: Image, rootfs: Path, scratch: Path, argv: tuple[str, ...], *, writable: bool) -> None:
+        self._writable = writable
         self._runtime = image.runtime
         self._rootfs = rootfs
         self._scratch = scratch
@@ -81,6 +84,7 @@ class Sandbox:
                 "workdir": request.workdir or self._runtime.get("WorkingDir") or "/",
                 "uid": uid,
                 "gid": gid,
+                "writable": self._writable,
                 "user_namespace": os.geteuid() != 0,
             }
             (place / "spec.json").write_text(json.dumps(spec))
