@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -115,6 +116,14 @@ def restore_leftovers(root: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def sweep(directory: Path) -> None:
+    """Remove what interrupted writes left directly in `directory`. Call it where nobody else writes there."""
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if _is_leftover(entry.name)]
+    for name in names:
+        remove(directory / name)
+
+
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold the exclusive lock file `path`; it ends with the process, however that ends.
@@ -151,6 +160,14 @@ def temporary_directory(parent: Path, prefix: str = "tmp") -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep_old(directory: Path, *, age: float = 86400.0) -> None:
+    """Remove what killed processes left half-written in a cache directory, once it is `age` seconds old."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            if _is_leftover(entry.name) and entry.stat(follow_symlinks=False).st_mtime < time.time() - age:
+                remove(Path(entry.path))
 
 
 def inside(root: Path, relative: str, *, source: str) -> Path:

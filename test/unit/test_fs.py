@@ -72,3 +72,14 @@ def test_atomic_write(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").read_bytes() == b"2"
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path / "a") == ["b"]
+
+
+def test_sweep_old_removes_old_leftovers_only(tmp_path: Path) -> None:
+    for name in (".old.new-a", ".young.new-b", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    for name in (".old.new-a", "kept"):
+        os.utime(tmp_path / name, (1, 1))
+    fs.sweep_old(tmp_path)
+    fs.sweep_old(tmp_path / "none")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".young.new-b", "kept"]

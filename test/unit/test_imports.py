@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 PACKAGE = SRC / "lockyard"
 
 BASE = {"lockyard", "errors", "version", "tree", "oci.values"}
-INFRASTRUCTURE = {"fs", "http", "process", "registry.transport", "registry.blobfile"}
+INFRASTRUCTURE = {"fs", "http", "process", "unpack", "extracted", "registry.transport", "registry.blobfile"}
 EDGE = {
     "conda.solve",
     "conda.fetch",

@@ -178,6 +178,7 @@ def _in_use(place: Path, name: str) -> Iterator[None]:
 
 def _prune(place: Path) -> None:
     """Remove the oldest unpacked images that nobody uses."""
+    fs.sweep_old(place)
     roots = [path for path in place.iterdir() if re.fullmatch(r"[0-9a-f]{64}(\.user)?", path.name)]
     for path in sorted(roots, key=lambda item: item.stat().st_mtime, reverse=True)[KEPT_ROOTS:]:
         lock = place / f"{path.name}.lock"

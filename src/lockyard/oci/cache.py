@@ -85,6 +85,7 @@ class BlobCache:
     def _make(self, make: Callable[[Sink], LayerBlob]) -> tuple[LayerBlob, Path]:
         directory = self._root / "sha256"
         directory.mkdir(parents=True, exist_ok=True)
+        fs.sweep_old(directory)
         handle, part = tempfile.mkstemp(dir=directory, prefix=".blob.new-")
         try:
             with os.fdopen(handle, "wb", buffering=_CHUNK) as stream:

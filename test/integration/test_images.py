@@ -1,0 +1,136 @@
+"""The demo images in other people's tools, and in two directories."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lockyard.cli.root import run
+from support.demo import demo_base, demo_channel
+from support.require import ROOT, need
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("images")]
+
+VERSION = "0.1.0"
+IMPORT = "import numpy, pandas, ssl; print(numpy.__version__)"
+
+
+def lockyard(root: Path, cache: Path, *args: str) -> int:
+    return run(["-q", "--root", str(root), *args], environ={**os.environ, "LOCKYARD_CACHE_DIR": str(cache)})
+
+
+def distribution(place: Path) -> Path:
+    """A copy of the example with the demo channel and base in it."""
+    root = place / "data-science"
+    shutil.copytree(ROOT / "examples" / "data-science", root)
+    for name in ("channel", "base", "out", ".lockyard"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    (root / "channel").symlink_to(demo_channel() / "2026-01")
+    (root / "base").mkdir()
+    (root / "base" / "debian.tar.zst").symlink_to(demo_base().absolute())
+    return root
+
+
+def tool(*argv: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo distribution, locked, built and tested."""
+    need("sandbox", "debian")
+    place = tmp_path_factory.mktemp("images")
+    root = distribution(place)
+    assert lockyard(root, place / "cache", "build", VERSION) == 0
+    return root
+
+
+def layout(root: Path, image_type: str) -> Path:
+    return root / "out" / VERSION / image_type / "linux-64"
+
+
+def digests(root: Path) -> list[str]:
+    found = [json.loads((layout(root, name) / "index.json").read_text()) for name in ("cpu", "gpu")]
+    return [item["manifests"][0]["digest"] for item in found]
+
+
+def test_the_image_tests_ran_inside(root: Path) -> None:
+    records = [json.loads((layout(root, name) / "tests.json").read_text()) for name in ("cpu", "gpu")]
+    assert [record["manifest"] for record in records] == digests(root)
+    assert [record["failed"] for record in records] == [0, 0]
+    assert records[0]["executed"] >= 7
+    assert records[1]["skipped"] == 0
+    assert records[1]["executed"] > records[0]["executed"]
+
+
+def test_the_same_lock_gives_the_same_digest_elsewhere(root: Path, tmp_path: Path) -> None:
+    """Another directory, an empty cache, one worker."""
+    other = distribution(tmp_path)
+    for path in (root / "build_artifacts").rglob("*"):
+        if path.is_file():
+            shutil.copyfile(path, other / path.relative_to(root))
+    assert lockyard(other, tmp_path / "cache", "build", VERSION, "--skip-tests", "--workers", "1") == 0
+    assert digests(other) == digests(root)
+
+
+@pytest.mark.parametrize("image_type", ["cpu", "gpu"])
+def test_skopeo_reads_the_layout(image_type: str, root: Path, tmp_path: Path) -> None:
+    need("skopeo")
+    source = f"oci:{layout(root, image_type)}:{VERSION}-{image_type}"
+    found = json.loads(tool("skopeo", "inspect", source))
+    assert found["Digest"] == digests(root)[image_type == "gpu"]
+    assert found["Labels"]["org.opencontainers.image.version"] == VERSION
+    tool("skopeo", "copy", "-q", source, f"dir:{tmp_path / 'copy'}")
+    assert len(list((tmp_path / "copy").iterdir())) > len(found["Layers"])
+
+
+def container(bundle: Path, argv: Sequence[str]) -> str:
+    path = bundle / "config.json"
+    config = json.loads(path.read_text())
+    config["process"] |= {"terminal": False, "args": list(argv)}
+    path.write_text(json.dumps(config))
+    return tool("runc", "--root", str(bundle / "state"), "run", f"lockyard-{os.getpid()}-{bundle.name}", cwd=bundle)
+
+
+@pytest.mark.parametrize("image_type", ["cpu", "gpu"])
+def test_a_container_of_runc_imports_the_libraries(image_type: str, root: Path, tmp_path: Path) -> None:
+    need("root", "umoci", "runc")
+    bundle = tmp_path / image_type
+    tool("umoci", "unpack", "--image", f"{layout(root, image_type)}:{VERSION}-{image_type}", str(bundle))
+    assert container(bundle, ["python", "-c", IMPORT]).startswith("2.")
+
+
+def test_the_docker_engine_runs_the_image(root: Path) -> None:
+    need("docker", "skopeo")
+    name = f"localhost/lockyard-test-{os.getpid()}:{VERSION}-cpu"
+    tool("skopeo", "copy", "-q", f"oci:{layout(root, 'cpu')}:{VERSION}-cpu", f"docker-daemon:{name}")
+    docker = shutil.which("docker", path="/usr/bin:/usr/local/bin") or "docker"
+    try:
+        out = tool(
+            docker, "run", "--rm", "--network=none", name, "python", "-c", f"import os; {IMPORT}; print(os.getcwd())"
+        )
+        assert out.splitlines()[1] == "/home/data"
+    finally:
+        tool(docker, "rmi", "-f", name)
+
+
+def test_conda_metadata_is_complete_for_rattler(root: Path, tmp_path: Path) -> None:
+    """rattler reads the installed packages of the unpacked image and finds the locked ones."""
+    need("root", "umoci")
+    import rattler
+
+    bundle = tmp_path / "bundle"
+    tool("umoci", "unpack", "--image", f"{layout(root, 'cpu')}:{VERSION}-cpu", str(bundle))
+    meta = bundle / "rootfs" / "opt" / "conda" / "conda-meta"
+    names = {rattler.PrefixRecord.from_path(path).name.normalized for path in meta.glob("*.json")}
+    locked = json.loads((root / "build_artifacts" / "v0" / "v0.1" / "v0.1.0" / "cpu.lock.json").read_text())
+    assert names == {package["name"] for package in locked["packages"]["linux-64"]}
+    history = (meta / "history").read_text()
+    assert history.startswith("==> 20")
+    assert "# update specs: [" in history
