@@ -5,13 +5,13 @@ leads to a complete image, whoever is killed when. Tags are the `org.opencontain
 """
 
 import contextlib
+import fcntl
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import tenacity
 
@@ -112,20 +112,17 @@ class OciDirectory:
         self._prepare()
         target = self._blob(digest)
         with BlobFile(path, digest, size, progress) as blob:
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
             try:
-                with os.fdopen(handle, "wb") as stream:
+                with _own_part(target) as (part, stream):
                     for block in blob.blocks(0, size):
                         stream.write(block)
                     blob.verify()
                     stream.flush()
                     os.fchmod(stream.fileno(), 0o644)
                     os.fsync(stream.fileno())
-                Path(name).replace(target)
+                    part.replace(target)
             except OSError as error:
                 raise RegistryError(f"{target} cannot be written: {error.strerror}") from error
-            finally:
-                Path(name).unlink(missing_ok=True)
             return blob.sent
 
     def _blob(self, digest: str) -> Path:
@@ -189,7 +186,30 @@ class OciDirectory:
         )
         with self._guard, contextlib.ExitStack() as stack:
             waiting(lambda: stack.enter_context(fs.lock(self._root / ".lock")))
+            # Only the holder of the lock writes here: what lies about is a dead writer's.
+            fs.sweep(self._root)
             yield
+
+
+@contextlib.contextmanager
+def _own_part(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Give the file that becomes `target`, empty, to this process alone; a dead writer's is taken over."""
+    part = target.with_name(f".{target.name}.part")
+    while True:
+        with part.open("ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            try:
+                mine = part.stat().st_ino == os.fstat(stream.fileno()).st_ino
+            except FileNotFoundError:
+                mine = False
+            if not mine:
+                continue  # another process has finished it in the meantime
+            stream.truncate(0)
+            try:
+                yield part, stream
+            finally:
+                part.unlink(missing_ok=True)
+            return
 
 
 def _empty_index() -> dict[str, Any]:
