@@ -183,10 +183,20 @@ def _resolve(workspace: Workspace, targets: Sequence[str]) -> tuple[Repository, 
                 f"{target!r} is neither a repository nor an alias of one",
                 hint=nearest(target, aliases) or "write HOST/NAME, oci:DIR, or add it to [tool.lockyard.repositories]",
             )
-        if not repository.uri.startswith(_OCI):
-            Reference.parse(repository.uri)
+        _check(repository.uri)
         found.setdefault(repository.uri, repository)
     return tuple(found.values())
+
+
+def _check(uri: str) -> None:
+    if uri.startswith(_OCI):
+        path = uri.removeprefix(_OCI)
+        if not path or ":" in path:
+            raise ConfigError(f"{uri!r} names no directory that other tools can read", hint="write oci:DIR")
+        return
+    reference = Reference.parse(uri)
+    if reference.tag or reference.digest:
+        raise ConfigError(f"{uri!r} names an image, not a repository", hint=f"write {reference.repository}")
 
 
 def _address(workspace: Workspace, repository: Repository) -> str:

@@ -67,9 +67,19 @@ def read_built(workspace: Workspace, version: Version, variants: Mapping[str, Va
     found = []
     for image_type, platform, path in places:
         layout = read_layout(path, platform=oci_platform(platform))
-        build = _read_json(
-            fs.read_file(path / "build.json") or b"{}", str(path.relative_to(workspace.root) / "build.json")
-        )
+        place = path.relative_to(workspace.root)
+        build = _build_record(place, fs.read_file(path / BUILD))
+        expected = {
+            "version": str(version),
+            "image_type": image_type,
+            "platform": platform,
+            "manifest_digest": str(layout.image.digest),
+        }
+        if any(build.get(key) != value for key, value in expected.items()):
+            raise BuildError(
+                f"{place} does not hold what its {BUILD} says",
+                hint=f"build it again: lockyard build {version} --image-type {image_type}",
+            )
         found.append(Built(image_type=image_type, platform=platform, layout=layout, build=build))
     return tuple(found)
 
