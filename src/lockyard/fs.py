@@ -118,10 +118,9 @@ def restore_leftovers(root: Path) -> tuple[str, ...]:
 
 def sweep(directory: Path) -> None:
     """Remove what interrupted writes left directly in `directory`. Call it where nobody else writes there."""
-    with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if _is_leftover(entry.name)]
-    for name in names:
-        remove(directory / name)
+    for name, entry in tuple(_walk(directory, "")):
+        if _is_leftover(entry.name):
+            remove(directory / name)
 
 
 @contextlib.contextmanager

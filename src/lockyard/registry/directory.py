@@ -71,7 +71,8 @@ class OciDirectory:
         self._prepare()
         if fs.read_file(self._blob(str(digest))) != body:
             self._check_parts(body)
-            fs.atomic_write(self._blob(str(digest)), body)
+            with self._writing():
+                fs.atomic_write(self._blob(str(digest)), body)
         if ":" in reference:
             return
         entry = {
@@ -186,8 +187,9 @@ class OciDirectory:
         )
         with self._guard, contextlib.ExitStack() as stack:
             waiting(lambda: stack.enter_context(fs.lock(self._root / ".lock")))
-            # Only the holder of the lock writes here: what lies about is a dead writer's.
-            fs.sweep(self._root)
+            # Only the holder of the lock writes such files here: what lies about is a dead writer's.
+            for place in (self._root, self._root / "blobs" / "sha256"):
+                fs.sweep(place)
             yield
 
 
