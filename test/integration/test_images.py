@@ -109,7 +109,9 @@ def test_a_container_of_runc_imports_the_libraries(image_type: str, root: Path, 
 def test_the_docker_engine_runs_the_image(root: Path) -> None:
     need("docker", "skopeo")
     name = f"localhost/lockyard-test-{os.getpid()}:{VERSION}-cpu"
-    tool("skopeo", "copy", "-q", f"oci:{layout(root, 'cpu')}:{VERSION}-cpu", f"docker-daemon:{name}")
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")  # skopeo does not read it by itself
+    source = f"oci:{layout(root, 'cpu')}:{VERSION}-cpu"
+    tool("skopeo", "copy", "-q", "--dest-daemon-host", host, source, f"docker-daemon:{name}")
     docker = shutil.which("docker", path="/usr/bin:/usr/local/bin") or "docker"
     try:
         out = tool(
