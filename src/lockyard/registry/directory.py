@@ -135,14 +135,14 @@ class OciDirectory:
         if marker.is_file():
             (self._root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
             return
+        names = {item.name for item in self._root.glob("*") if not item.name.startswith(".")}
+        foreign = sorted(names - {"oci-layout", "index.json", "blobs"})
+        if foreign:
+            raise RegistryError(
+                f"{self._root} is no OCI layout and holds other files ({foreign[0]}, …)",
+                hint="give an empty or a new directory",
+            )
         with self._writing():
-            names = {item.name for item in self._root.iterdir() if not item.name.startswith(".")}
-            foreign = sorted(names - {"oci-layout", "index.json", "blobs"})
-            if foreign:
-                raise RegistryError(
-                    f"{self._root} is no OCI layout and holds other files ({foreign[0]}, …)",
-                    hint="give an empty or a new directory",
-                )
             (self._root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
             if not (self._root / "index.json").exists():
                 fs.atomic_write(self._root / "index.json", json.dumps(_empty_index(), sort_keys=True).encode() + b"\n")
@@ -209,8 +209,9 @@ def _own_part(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
             stream.truncate(0)
             try:
                 yield part, stream
-            finally:
-                part.unlink(missing_ok=True)
+            except BaseException:
+                part.unlink(missing_ok=True)  # still ours: it was not renamed
+                raise
             return
 
 
