@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from lockyard.app.lock import lock_release, lock_status
+from lockyard.app.lock import diff_releases, lock_release, lock_status
 from lockyard.app.workspace import open_workspace
 from lockyard.conda.formats import read_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
-from lockyard.errors import ConfigError, UnsatisfiableError
+from lockyard.errors import ConfigError, StaleLockError, UnsatisfiableError
 from lockyard.ports import SolveRequest, Toolbox
 from lockyard.version import Version
 
@@ -346,3 +346,33 @@ def test_a_type_without_spec_file_is_named(bench: Bench) -> None:
     bench.variants(CPU + GPU)
     with pytest.raises(ConfigError, match=rf"{RELEASE}/gpu.env.in is missing"):
         bench.lock(always(package("numpy")))
+
+
+def diff(bench: Bench, old: str, new: str, **options: Any) -> dict[str, Any]:
+    found = diff_releases(open_workspace(bench.root), Version.parse(old), Version.parse(new), **options)
+    return found.to_json()["types"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("0.1.0", "0.1.1"), ("0.1.1", "0.1.0")])
+def test_a_diff_with_a_release_that_is_not_locked_names_the_missing_lock(bench: Bench, old: str, new: str) -> None:
+    """It is not "everything was removed"."""
+    bench.lock(always(package("numpy")))
+    bench.write("cpu.env.in", "numpy\n", version="0.1.1")
+    bench.write("source-version.txt", "0.1.0", version="0.1.1")
+    with pytest.raises(
+        StaleLockError, match=r"0\.1\.1 has no lock of cpu .*v0\.1\.1/cpu\.lock\.json is missing"
+    ) as caught:
+        diff(bench, old, new)
+    assert caught.value.hint == "lockyard lock 0.1.1"
+
+
+def test_a_type_that_the_base_did_not_have_is_all_new(bench: Bench) -> None:
+    bench.lock(always(package("numpy")))
+    bench.variants(CPU + GPU)
+    for name in ("cpu", "gpu"):
+        bench.write(f"{name}.env.in", "numpy\n", version="0.1.1")
+    bench.write("source-version.txt", "0.1.0", version="0.1.1")
+    bench.lock(always(package("numpy")), "0.1.1")
+    types = diff(bench, "0.1.0", "0.1.1")
+    assert types["gpu"]["direct"]["added"] == {"numpy": "1.0"}
+    assert not any(types["cpu"]["direct"].values())

@@ -1,19 +1,12 @@
-"""Differences of locks: the direct and indirect rules, the three renderings, 162 real releases."""
+"""Differences of locks: the direct and indirect rules, the three renderings."""
 
 import json
-import tarfile
-from collections.abc import Collection
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lockyard.conda.diff import ReleaseDiff, diff_locks, render_json, render_markdown, render_text
-from lockyard.conda.formats import read_env_out
 from lockyard.conda.lock import LockedPackage
-from lockyard.conda.spec import parse_env_in
-from lockyard.version import Version, release_dir
-from support.require import SHARED, need
 
 
 def packages(*dists: str) -> tuple[LockedPackage, ...]:
@@ -126,41 +119,3 @@ def test_markdown_is_for_a_pull_request() -> None:
         "| package | change | version |\n|---|---|---|\n| zlib | rebuilt | h0 → h\\_1 |\n\n</details>\n\n"
         "### gpu\n\nNothing changed.\n"
     )
-
-
-@pytest.mark.realdata
-def test_the_changes_of_162_real_releases_are_found() -> None:
-    """Every published `changes.expected.json` of the shared releases, sections `changed`, `added` and `removed`."""
-    need("realdata")
-    with tarfile.open(SHARED / "upstream-releases.tar.xz") as archive:
-        files = {
-            member.name.removeprefix("./"): stream.read().decode()
-            for member in archive
-            if (stream := archive.extractfile(member) if member.isfile() else None) is not None
-        }
-    locks = {name: read_env_out(text, name) for name, text in files.items() if name.endswith(".env.out")}
-
-    def direct(name: str) -> Collection[str]:
-        return parse_env_in(files[name], source=name).by_name
-
-    wrong, count = [], 0
-    for name, text in files.items():
-        place, _, file_name = name.rpartition("/")
-        if not file_name.endswith(".changes.expected.json"):
-            continue
-        expected = json.loads(text)
-        kind = file_name.partition(".")[0]
-        base = release_dir(Version.parse(expected["base"]))
-        found = diff_locks(
-            locks[f"{base}/{kind}.env.out"],
-            locks[f"{place}/{kind}.env.out"],
-            old_direct=direct(f"{base}/{kind}.env.in"),
-            new_direct=direct(f"{place}/{kind}.env.in"),
-        ).to_json()
-        for section in found.values():
-            section.pop("rebuilt")
-        count += 1
-        if found != {part: expected[part] for part in ("direct", "indirect")}:
-            wrong.append(name)
-    assert not wrong
-    assert count == 324
