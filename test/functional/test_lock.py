@@ -350,7 +350,8 @@ def test_a_type_without_spec_file_is_named(bench: Bench) -> None:
 
 def diff(bench: Bench, old: str, new: str, **options: Any) -> dict[str, Any]:
     found = diff_releases(open_workspace(bench.root), Version.parse(old), Version.parse(new), **options)
-    return found.to_json()["types"]
+    types: dict[str, Any] = found.to_json()["types"]
+    return types
 
 
 @pytest.mark.parametrize(("old", "new"), [("0.1.0", "0.1.1"), ("0.1.1", "0.1.0")])
