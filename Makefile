@@ -13,7 +13,7 @@ demo: setup  ## the whole main job on an embedded example: create, lock, build, 
 	@$(PY) tools/demo.py
 
 test: setup  ## every test that this machine can run; the reasons for the others are printed
-	@$(PY) -m pytest -n 2 --dist loadgroup $(TESTS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(TESTS)
 
 check: setup  ## lint, types, unit tests
 	@$(PY) -m ruff check .

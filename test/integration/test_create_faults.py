@@ -9,7 +9,7 @@ from lockyard.tree import File, Tree
 from support.faults import kill_at_every_effect, listing
 from support.releases import release, write_distribution
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
+pytestmark = pytest.mark.integration
 
 WATCH = ["build_artifacts", "template"]
 TEMPLATE, RELEASE = "template/v1/v1.5/", "build_artifacts/v1/v1.5/v1.5.0/"

@@ -14,7 +14,7 @@ import pytest
 
 from support.require import ROOT, need
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.integration
 
 CHECK = "import numpy, pandas, ssl; print(numpy.__version__)"
 TYPES = ("cpu", "gpu")

@@ -13,7 +13,7 @@ from lockyard.cli.root import run
 from support.channel import package, write_channel, write_distribution
 from support.faults import Outcome, kill_at_every_effect, listing
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
+pytestmark = pytest.mark.integration
 
 CONDA_LOCK = (
     "conda_lock.interfaces.vendored_conda",

@@ -13,7 +13,7 @@ from lockyard.cli.root import run
 from support.demo import demo_base, demo_channel
 from support.require import ROOT, need
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("images")]
+pytestmark = pytest.mark.integration
 
 VERSION = "0.1.0"
 IMPORT = "import numpy, pandas, ssl; print(numpy.__version__)"
