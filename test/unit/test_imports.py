@@ -12,7 +12,16 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 PACKAGE = SRC / "lockyard"
 
 BASE = {"lockyard", "errors", "version", "tree", "oci.values"}
-INFRASTRUCTURE = {"fs", "http", "process", "unpack", "extracted", "registry.transport", "registry.blobfile"}
+INFRASTRUCTURE = {
+    "fs",
+    "http",
+    "process",
+    "unpack",
+    "extracted",
+    "engines.inside",
+    "registry.transport",
+    "registry.blobfile",
+}
 EDGE = {
     "conda.solve",
     "conda.fetch",
@@ -119,6 +128,23 @@ def test_each_effect_has_a_named_home(library: str) -> None:
                 and isinstance(node.value, ast.Name) and node.value.id == "os"
             ]  # fmt: skip
         broken += [f"{path.relative_to(SRC)}:{line}: {name} uses {library}" for line in lines]
+    assert not broken, "\n".join(broken)
+
+
+def test_pure_modules_do_no_input_or_output() -> None:
+    """Whoever imports these acts: such a module belongs to EDGE or to the infrastructure."""
+    effects = {"fcntl", "os", "select", "shutil", "signal", "socket", "subprocess", "tempfile", "urllib.request"}
+    broken = []
+    for name, path in modules():
+        if rank(name) in {"pure", "base"}:
+            tree = ast.parse(path.read_text())
+            found = [(line, target) for line, target in imported(tree, set()) if target in effects]
+            found += [
+                (node.lineno, "open()")
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open"
+            ]
+            broken += [f"{path.relative_to(SRC)}:{line}: {name} uses {target}" for line, target in found]
     assert not broken, "\n".join(broken)
 
 
