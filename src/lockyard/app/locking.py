@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lockyard.conda.bounds import solver_spec
 from lockyard.conda.formats import LockInputs
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.conda.reasons import Asked, Disagreement, by_name, disagreements, explain, is_lower, is_newer
@@ -320,8 +321,8 @@ def _no_common_version(
 
 
 def _spec_text(spec: Spec) -> str:
-    """Return the match spec; a line of an explicit list asks for exactly its package."""
-    return str(dataclasses.replace(spec, url=None))
+    """Return the solver's match spec; a line of an explicit list asks for exactly its package."""
+    return str(solver_spec(dataclasses.replace(spec, url=None)))
 
 
 def _exactly(package: LockedPackage) -> str:

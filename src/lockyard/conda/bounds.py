@@ -26,12 +26,14 @@ Where X or Y carries letters, the first release of the next line may too (`2025a
 | `latest` | none | none | none |
 """
 
+import dataclasses
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rattler import Version as CondaVersion
+from rattler import VersionSpec
 
 from lockyard.conda.spec import EnvIn, Spec, SpecLine
 from lockyard.distribution import Policy
@@ -43,6 +45,11 @@ Segment = Sequence[str | int]
 """A part of a version between dots, as rattler splits it: `2024a` is `[2024, "a"]`."""
 
 _DATE_RE = re.compile(r"(19[789]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])?")
+# `<V` with V as plain numbers, or one of our `dev` bounds; the series is V without the zeros at its end.
+_UPPER_RE = re.compile(
+    r"(?<![<>=!~])<(?P<bound>(?P<series>(?:\d+!)?[a-z]*\d+(?:\.\d+)*?)(?:\.0+)*(?:dev)?)(?![^,|)])", re.ASCII
+)
+_NAMED_RE = re.compile(r"(?:^|[,|(<>=!~])([^,|()<>=!~*]+)(?=[,|)]|$)")
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,34 @@ def version_key(text: str) -> CondaVersion:
         if type(error).__module__ != "exceptions":
             raise
         raise ConfigError(f"{text[:100]!r} is not a conda version: {error}") from error
+
+
+def solver_spec(spec: Spec) -> Spec:
+    """Return what the solver is asked for a spec: each bound `<V` also leaves out what V's own series begins with.
+
+    In conda's order `1.3.0rc1` and `1.3.0+local` are below `1.3.0`, so that `<1.3.0` would let the first pre-release of
+    the next series in; `<1.3.0,!=1.3.*` does not. A series that the same alternative asks for by name
+    (`>=2.0rc1,<2.0`) stays.
+    """
+    if spec.version is None or "<" not in spec.version:
+        return spec
+    # A comma binds closer than a bar, so the pair can stand wherever the bound stood.
+    alternatives = [spec.version] if "(" in spec.version else spec.version.split("|")
+    return dataclasses.replace(spec, version="|".join(map(_without_next_series, alternatives)))
+
+
+def _without_next_series(version: str) -> str:
+    named = [match[1] for match in _NAMED_RE.finditer(version)]
+
+    def whole(match: re.Match[str]) -> str:
+        bound, series = match["bound"], match["series"]
+        begun = VersionSpec(f"{series}.*")
+        asked = (version_key(other) for other in named if other != bound)
+        if any(begun.matches(other) and other < version_key(bound) for other in asked):
+            return match[0]
+        return f"{match[0]},!={series}.*"
+
+    return _UPPER_RE.sub(whole, version)
 
 
 def next_specs(

@@ -1,16 +1,17 @@
 """How far a package may move: the tables, every shape of version, and the laws behind them."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rattler import VersionSpec
+from rattler import BuildString, MatchSpec, PackageRecord, VersionSpec
 
 from lockyard.conda import bounds
-from lockyard.conda.bounds import BoundsPolicy, Installed, next_specs, upper_bound, version_key
-from lockyard.conda.spec import EnvIn, parse_env_in
+from lockyard.conda.bounds import BoundsPolicy, Installed, next_specs, solver_spec, upper_bound, version_key
+from lockyard.conda.spec import EnvIn, Spec, parse_env_in
 from lockyard.distribution import Policy
 from lockyard.errors import ConfigError
 from lockyard.version import Bump
@@ -103,7 +104,7 @@ versions = st.from_regex(
 policies = st.sampled_from(["semver", "pythonesque", "calver", "latest", "pinned"])
 
 
-@settings(max_examples=1000)
+@settings(max_examples=200)
 @given(versions, st.sampled_from(Bump), policies)
 def test_the_installed_version_is_always_allowed(installed: str, bump: Bump, policy: Policy) -> None:
     base = parse_env_in("a", source="f")
@@ -130,6 +131,79 @@ def test_patch_and_minor_lines_of_plain_numbers(version: tuple[int, int, int], o
     assert minor is not None
     assert version_key(f"{x}.{y}.{z + other}") < version_key(patch) <= version_key(f"{x}.{y + 1}.{other}")
     assert version_key(f"{x}.{y + other}.{z}") < version_key(minor) <= version_key(f"{x + 1}.{other}.0")
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("<1.3.0", "<1.3.0,!=1.3.*"),
+        (">=1.2.3,<2.0.0", ">=1.2.3,<2.0.0,!=2.*"),
+        (">=1,<10", ">=1,<10,!=10.*"),
+        ("<1.10.0", "<1.10.0,!=1.10.*"),
+        ("<1.2.4", "<1.2.4,!=1.2.4.*"),
+        (">=2024a,<2025dev", ">=2024a,<2025dev,!=2025.*"),
+        (">=0.52b0,<0.53dev", ">=0.52b0,<0.53dev,!=0.53.*"),
+        (">=v1.2,<v1.3.0", ">=v1.2,<v1.3.0,!=v1.3.*"),
+        ("<1!2.4.0", "<1!2.4.0,!=1!2.4.*"),
+        ("<1.3|>=2.5,<3", "<1.3,!=1.3.*|>=2.5,<3,!=3.*"),
+        ("(<2|>3),!=1.5", "(<2,!=2.*|>3),!=1.5"),
+        # What a person names stays within reach, and a bound of letters says already what it means.
+        (">=2.0rc1,<2.0", ">=2.0rc1,<2.0"),
+        ("<1.3.0a0", "<1.3.0a0"),
+        ("<=1.3", "<=1.3"),
+        ("==1.3", "==1.3"),
+        (">1.3", ">1.3"),
+    ],
+)
+def test_what_the_solver_is_asked(asked: str, given: str) -> None:
+    assert solver_spec(Spec(name="a", version=asked)) == Spec(name="a", version=given)
+
+
+def test_spec_without_a_version_is_asked_as_it_is() -> None:
+    assert solver_spec(Spec(name="a", build="h0*")) == Spec(name="a", build="h0*")
+
+
+def matches(spec: Spec, version: str) -> bool:
+    """What rattler's own matcher says, as its solver does."""
+    record = PackageRecord(name="a", version=version, build=BuildString("0"), build_number=0, subdir="linux-64")
+    return MatchSpec(str(spec)).matches(record)
+
+
+def series_of(bound: str) -> str:
+    """The series that a bound begins: the bound without `dev` and without the zeros at its end."""
+    return re.sub(r"(?:\.0)+$", "", bound.removesuffix("dev"))
+
+
+PRE = ["rc1", ".0rc1", ".0.0a1", "a", "b2", "_", "_1", "dev", "dev0", ".dev1", "dev.dev", ".0.dev9", ".0+local", "+a.1"]
+
+
+def test_without_it_pre_releases_would_come_in() -> None:
+    """The trap that `solver_spec` closes is real."""
+    plain = Spec(name="a", version=">=1.2.0,<1.3.0")
+    assert matches(plain, "1.3.0rc1")
+    assert matches(plain, "1.3.0+local")
+    assert not matches(solver_spec(plain), "1.3.0rc1")
+    assert not matches(solver_spec(plain), "1.3.0+local")
+
+
+@settings(max_examples=200)
+@given(versions, st.sampled_from([Bump.PATCH, Bump.MINOR]), policies, st.sampled_from(PRE), versions)
+def test_no_bound_admits_a_pre_release_of_the_next_series(
+    installed: str, part: Bump, policy: Policy, pre: str, other: str
+) -> None:
+    """The first pre-release of the next series stays out, what is installed and every other version as before."""
+    base = parse_env_in("a", source="f")
+    (item,) = next_specs(base, EMPTY, {"a": Installed(installed)}, part, BoundsPolicy({"a": policy}))
+    asked = solver_spec(item.spec)
+    assert matches(asked, installed)
+    bound = upper_bound(installed, part, policy)
+    if bound is None or policy == "pinned":
+        assert asked == item.spec
+        return
+    series = series_of(bound)
+    assert not matches(asked, f"{series}{pre}")
+    if not VersionSpec(f"{series}.*").matches(version_key(other)):
+        assert matches(asked, other) == matches(item.spec, other)
 
 
 @pytest.mark.parametrize("text", ["", "a b", "1..2", "x!1", "-1", "1;2"])
