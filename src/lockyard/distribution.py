@@ -272,7 +272,7 @@ def _validate(model: type[M], data: object, text: str, source: str) -> M:
 
 def _problem(model: type[Model], item: Any, text: str, source: str) -> str:
     path = [str(part) for part in item["loc"]]
-    where = f"{source}:{_line_of(text, path)}"
+    where = f"{source}:{line_of(text, path)}"
     key = ".".join(path)
     if item["type"] == "extra_forbidden":
         known = _known_keys(model, path[:-1])
@@ -299,7 +299,7 @@ def _known_keys(model: type[Model], path: list[str]) -> list[str]:
     return [field.alias or name for name, field in current.model_fields.items()]
 
 
-def _line_of(text: str, path: list[str]) -> int:
+def line_of(text: str, path: list[str]) -> int:
     """Return the line that most likely holds the key: the last table header on the way, then the key below it."""
     lines = text.splitlines()
     start = 0

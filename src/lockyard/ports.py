@@ -146,8 +146,10 @@ class Toolbox:
 class RegistryFactory(Protocol):
     """Opens repositories."""
 
-    def __call__(self, target: str, *, insecure: bool = False) -> "RegistryPort":
+    def __call__(self, target: str, *, insecure: bool = False, pull_only: bool = False) -> "RegistryPort":
         """Open `HOST/NAME` or `oci:DIR`; `insecure` allows plain http to hosts that are not this machine.
+
+        `pull_only` asks for no right to push.
 
         Raises:
             ConfigError: the target is malformed.
@@ -187,6 +189,24 @@ class RegistryPort(Protocol):
 
     def present_blobs(self, blobs: Mapping[str, int]) -> frozenset[str]:
         """Return which of the blobs (digest → size in bytes) the repository has."""
+
+    def get_blob(self, digest: str) -> bytes | None:
+        """Return the checked bytes of a small blob (a configuration), `None` when there is none.
+
+        Raises:
+            HashMismatchError: the answer is something else.
+
+        """
+
+    def download_blob(self, digest: str, size: int, part: Path, *, progress: Callable[[int], None]) -> None:
+        """Bring a blob into the file `part`, going on where an earlier call or process stopped, and check it.
+
+        `progress` gets bytes as they are there, negative when they must come again.
+
+        Raises:
+            HashMismatchError: what came is something else; the file is removed.
+
+        """
 
     def mount_blob(self, digest: str, source: str) -> UploadSession | None:
         """Mount a blob from the repository `source` of the same registry.

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,9 @@ import pytest
 from lockyard.engines import sandbox
 from lockyard.engines.sandbox import open_sandbox
 from lockyard.errors import BuildError
-from lockyard.oci.bases import open_base
-from lockyard.oci.cache import BlobCache
-from lockyard.oci.image import oci_platform
 from lockyard.oci.layout import write_layout
 from lockyard.ports import Runner, RunRequest, RunResult
+from support.bases import open_base
 from support.demo import demo_base
 from support.effects import RecordingLog
 from support.require import ROOT, need
@@ -28,12 +25,7 @@ pytestmark = pytest.mark.integration
 
 def write_image(place: Path, **config: object) -> Path:
     """A layout of the demo base with a configuration."""
-    with ThreadPoolExecutor(2) as executor:
-        base = open_base(
-            f"rootfs:{demo_base().absolute()}", root=place, source="x", platform=oci_platform("linux-64"),
-            created="2026-01-15T00:00:00Z", cache=BlobCache(place / "cache"), compression="gzip", executor=executor,
-            log=RecordingLog(),
-        )  # fmt: skip
+    base = open_base(place, f"rootfs:{demo_base().absolute()}")
     write_layout(place / "layout", base.image.with_config(**config), base.blobs)
     return place / "layout"
 

@@ -78,6 +78,8 @@ class RegistryServer:
         self.absolute_locations = False
         self.upload_host: str | None = None
         """`HOST:PORT` of a storage server that uploads are sent to."""
+        self.cut_answer_after: int | None = None
+        """Break the connection once after so many bytes of the next blob that is sent."""
         self.page_size = 1000
         self.state_checks: list[str] = []
         """What was ever wrong with the state: a tag that led to an incomplete image."""
@@ -280,7 +282,11 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.registry.blobs.get(name, {}).get(digest)
         if data is None:
             return 404, {}, _error("BLOB_UNKNOWN", "blob unknown to registry")
-        return 200, {"Docker-Content-Digest": digest}, data
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if asked is None:
+            return 200, {"Docker-Content-Digest": digest}, data
+        start = int(asked[1])
+        return 206, {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}, data[start:]
 
     def _upload(self, name: str, key: str, query: dict[str, list[str]]) -> tuple[int, dict[str, str], bytes]:
         registry = self.registry
@@ -424,6 +430,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD" and status != 204:
+            cut = self.registry.cut_answer_after if "/blobs/" in self.path and status in {200, 206} else None
+            if cut is not None and cut < len(body):
+                self.registry.cut_answer_after = None
+                self.wfile.write(body[:cut])
+                self.close_connection = True
+                return
             self.wfile.write(body)
 
 

@@ -21,6 +21,9 @@ INFRASTRUCTURE = {
     "engines.inside",
     "registry.transport",
     "registry.blobfile",
+    "registry.download",
+    "oci.rootfs",
+    "oci.pulled",
 }
 EDGE = {
     "conda.solve",

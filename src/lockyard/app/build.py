@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lockyard import fs
+from lockyard.app.bases import open_base
 from lockyard.app.images import open_built, suite_of, tag_of
 from lockyard.app.lock import current_locks, lock_release, lock_status
 from lockyard.app.workspace import Workspace, decode
@@ -22,9 +23,8 @@ from lockyard.distribution import EnvironmentArg, Line, Variant
 from lockyard.engines.native import NativeEngine
 from lockyard.engines.request import BuildRequest, BuiltImage
 from lockyard.errors import BuildError, ConfigError, ImageTestError
-from lockyard.oci.bases import open_base
 from lockyard.oci.cache import BlobCache
-from lockyard.oci.image import canonical_json, oci_platform
+from lockyard.oci.image import canonical_json
 from lockyard.oci.layering import FILE_NAME as LAYERS
 from lockyard.oci.layering import LayerPlan, plan_layers
 from lockyard.oci.layout import write_layout
@@ -258,13 +258,8 @@ def _request(
     variant = line.variant(name)
     packages = lock.packages(platform)
     created = _created(packages, toolbox.environ)
-    source = str(workspace.line_path(release.version).relative_to(workspace.root))
     with ThreadPoolExecutor(release.workers) as executor:
-        base = open_base(
-            variant.base_for(platform), root=workspace.root, source=source, platform=oci_platform(platform),
-            created=created, cache=BlobCache(toolbox.cache_dir), compression=variant.compression, executor=executor,
-            log=toolbox.log,
-        )  # fmt: skip
+        base = open_base(toolbox, workspace, release.version, name, platform, created=created, executor=executor)
     place = release_dir(release.version)
     dockerfile = release.tree.get("Dockerfile")
     uid, _, gid = line.owner.partition(":")

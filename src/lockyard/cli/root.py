@@ -32,7 +32,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "create-major-version-artifacts": "create",
     },
     "Lock": {"lock": "lock"},
-    "Build and test": {"build": "build", "test": "build", "run": "build", "layers": "build"},
+    "Build and test": {"build": "build", "test": "build", "run": "build", "layers": "build", "pin-bases": "bases"},
     "Publish": {"push": "publish"},
     "Understand": {"diff": "lock"},
     "Machinery": {"completion": "completion"},
@@ -70,7 +70,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
 
         return open_sandbox(layout, cache_dir=cache, log=log)
 
-    def registry(target: str, *, insecure: bool = False) -> RegistryPort:
+    def registry(target: str, *, insecure: bool = False, pull_only: bool = False) -> RegistryPort:
         if target.startswith("oci:"):
             from lockyard.registry.directory import OciDirectory
 
@@ -78,7 +78,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
         from lockyard.registry.client import RegistryClient
         from lockyard.registry.credentials import DockerCredentials
 
-        return RegistryClient(target, DockerCredentials(environ), insecure=insecure, log=log)
+        return RegistryClient(target, DockerCredentials(environ), insecure=insecure, pull_only=pull_only, log=log)
 
     return Toolbox(
         log=log,

@@ -1,67 +1,79 @@
-"""Base images, effects: `rootfs:FILE` (a tar of a root file system), `oci:DIR` (a layout), `scratch`.
+"""Base images, effects: a reference in a registry, `rootfs:FILE` (a tar), `oci:DIR` (a layout), `scratch`.
 
-A root file system becomes one layer that depends on the bytes of the file only: members sorted, hard links last, times
-and owners as they are, device nodes left out. It is kept in the blob cache under the digest of the file.
+What a registry gave is kept in `CACHE/bases/v1/`, a layer made of a root file system in the blob cache under the digest
+of the file.
 """
 
-import bz2
-import contextlib
-import gzip
 import hashlib
-import lzma
-import shutil
-import tarfile
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from lockyard import fs
 from lockyard.engines.request import Base, LayerCache
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.image import Image, empty_image, load_image, verified
-from lockyard.oci.tar import EPOCH, Compression, Entry, LayerBlob, Sink, compressor_id, write_layer
-from lockyard.oci.values import Descriptor, Digest
-from lockyard.ports import Log
+from lockyard.oci.pulled import PulledBases
+from lockyard.oci.rootfs import ROOTFS_VERSION, open_rootfs, rootfs_entries
+from lockyard.oci.tar import Compression, LayerBlob, Sink, compressor_id, write_layer
+from lockyard.oci.values import Descriptor, Digest, Reference
+from lockyard.ports import Log, RegistryPort
 from lockyard.tree import check_relative
 
-_CHUNK = 1 << 20
-_VERSION = 1  # raise it when the same file would give another layer
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseOpener:
+    """Opens bases of one distribution.
 
-def open_base(
-    reference: str,
-    *,
-    root: Path,
-    source: str,
-    platform: Mapping[str, str],
-    created: str,
-    cache: LayerCache,
-    compression: Compression,
-    executor: Executor,
-    log: Log,
-) -> Base:
-    """Open the base image of a variant. Paths are relative to `root`; `source` names the configuration, for messages.
-
-    Raises:
-        ConfigError: the path leaves the root.
-        BuildError: the base is missing, malformed, for another platform, or in a registry.
-
+    Paths are relative to `root`; `source` names the configuration, for messages. `registry` opens a repository for
+    pulling; `executor` runs compression.
     """
-    kind, _, path = reference.partition(":")
-    if reference == "scratch":
-        return Base(reference, None, empty_image(platform, created), {})
-    if kind == "oci":
-        return _open_layout(reference, _inside(root, path, source), platform)
-    if kind == "rootfs":
-        file = _inside(root, path, source)
-        return _import_rootfs(reference, file, empty_image(platform, created), cache, compression, executor, log)
-    name = reference.rsplit("/", 1)[-1].replace(":", "-")
-    raise BuildError(
-        f"{source}: base {reference!r} is in a registry, and this version reads bases from files only",
-        hint=f'skopeo copy docker://{reference} oci:bases/{name}, then write base = "oci:bases/{name}"',
-    )
+
+    root: Path
+    source: str
+    created: str
+    cache: LayerCache
+    pulled: PulledBases
+    registry: Callable[[str], RegistryPort]
+    compression: Compression
+    executor: Executor
+    log: Log
+
+    def open(self, reference: str, platform: Mapping[str, str]) -> Base:
+        """Open the base of one platform.
+
+        Raises:
+            ConfigError: the path leaves the root.
+            BuildError: the base is missing, malformed, or for another platform.
+            RegistryError: it is in a registry that does not give it.
+
+        """
+        kind, _, path = reference.partition(":")
+        if reference == "scratch":
+            return Base(reference, None, empty_image(platform, self.created), {})
+        if kind == "oci":
+            return _open_layout(reference, _inside(self.root, path, self.source), platform)
+        if kind == "rootfs":
+            return self._rootfs(reference, _inside(self.root, path, self.source), empty_image(platform, self.created))
+        found = self.pulled.open(Reference.parse(reference), platform, self.registry)
+        return Base(reference, str(found.digest), _checked(reference, found.image), found.blobs)
+
+    def _rootfs(self, reference: str, path: Path, image: Image) -> Base:
+        if not path.is_file():
+            raise BuildError(f"base {reference!r}: {path} does not exist")
+        digest = _digest(path)
+        key = {"rootfs": str(digest), "version": ROOTFS_VERSION, "compressor": compressor_id(self.compression)}
+
+        def make(sink: Sink) -> LayerBlob:
+            self.log.info(f"base {reference}: making its layer")
+            with open_rootfs(path) as archive:
+                entries = rootfs_entries(archive, str(path))
+                return write_layer(entries, sink, compression=self.compression, executor=self.executor)
+
+        made = self.cache.layer(key, f"base {reference}", make)
+        image = image.append(made.layer, created=image.config["created"])
+        return Base(reference, str(digest), image, {made.layer.descriptor.digest: made.path})
 
 
 def _inside(root: Path, path: str, source: str) -> Path:
@@ -84,148 +96,23 @@ def _open_layout(reference: str, path: Path, platform: Mapping[str, str]) -> Bas
     if index is None:
         raise BuildError(f"base {reference!r}: {path} is not an OCI layout")
     image = load_image(index, read, platform)
-    problems = image.validate()
-    if problems:
-        raise BuildError(f"base {reference!r} is malformed: {problems[0]}", details=problems[1:])
+    normalized = _checked(reference, image)
     layers = {}
     for layer in image.layers:
         place = blobs / layer.descriptor.digest.hex
         if not place.is_file() or _digest(place) != layer.descriptor.digest:
             raise BuildError(f"base {reference!r}: blob {layer.descriptor.digest} is missing or damaged")
         layers[layer.descriptor.digest] = place
-    return Base(reference, str(image.digest), image.normalized(), layers)
+    return Base(reference, str(image.digest), normalized, layers)
+
+
+def _checked(reference: str, image: Image) -> Image:
+    problems = image.validate()
+    if problems:
+        raise BuildError(f"base {reference!r} is malformed: {problems[0]}", details=problems[1:])
+    return image.normalized()
 
 
 def _digest(path: Path) -> Digest:
     with path.open("rb") as stream:
         return Digest(f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}")
-
-
-def _import_rootfs(
-    reference: str, path: Path, image: Image, cache: LayerCache, compression: Compression, executor: Executor, log: Log
-) -> Base:
-    if not path.is_file():
-        raise BuildError(f"base {reference!r}: {path} does not exist")
-    digest = _digest(path)
-    key = {"rootfs": str(digest), "version": _VERSION, "compressor": compressor_id(compression)}
-
-    def make(sink: Sink) -> LayerBlob:
-        log.info(f"base {reference}: making its layer")
-        with _opened(path) as archive:
-            return write_layer(rootfs_entries(archive, str(path)), sink, compression=compression, executor=executor)
-
-    made = cache.layer(key, f"base {reference}", make)
-    image = image.append(made.layer, created=image.config["created"])
-    return Base(reference, str(digest), image, {made.layer.descriptor.digest: made.path})
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    """Open a tar, compressed by anything usual, for reading in any order: it is uncompressed to a temporary file."""
-    with tempfile.TemporaryFile() as plain:
-        try:
-            with path.open("rb") as raw, _decompressed(raw) as stream:
-                shutil.copyfileobj(stream, plain, _CHUNK)
-            plain.seek(0)
-            with tarfile.open(fileobj=plain, mode="r:") as archive:
-                yield archive
-        except (tarfile.TarError, EOFError, lzma.LZMAError, OSError) as error:
-            raise BuildError(f"{path} is not a readable tar archive: {error}") from error
-
-
-@contextlib.contextmanager
-def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    magic = raw.read(6)
-    raw.seek(0)
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        import zstandard
-
-        try:
-            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-                yield stream
-        except zstandard.ZstdError as error:
-            raise tarfile.ReadError(str(error)) from error
-        return
-    for start, module in ((b"\x1f\x8b", gzip), (b"\xfd7zXZ\0", lzma), (b"BZh", bz2)):
-        if magic.startswith(start):
-            with module.open(raw, "rb") as stream:
-                yield stream
-            return
-    yield raw
-
-
-def rootfs_entries(archive: tarfile.TarFile, source: str) -> Iterator[Entry]:
-    """Give the entries of the layer that a root file system becomes (`source` is its name, for messages).
-
-    Raises:
-        BuildError: a path leaves the root, or lies below a file or a link.
-
-    """
-    members = _members(archive, source)
-    made: set[bytes] = set()
-    links = []
-    for name in sorted(members, key=lambda item: item.split(b"/")):
-        for parent in _parents(name):
-            if parent in members and not members[parent].isdir():
-                raise BuildError(f"{source}: {name.decode(errors='replace')} lies below a file or a link")
-            if parent not in members and parent not in made:
-                made.add(parent)
-                yield Entry(parent, "directory", 0o755)
-        if members[name].islnk():
-            links.append(name)
-        else:
-            yield _entry(archive, name, members[name])
-    for name in links:
-        target = _name(members[name].linkname, source)
-        if target not in members or not members[target].isreg():
-            raise BuildError(f"{source}: {name.decode(errors='replace')} is a link to what is not a file")
-        yield Entry(name, "hardlink", *_owned(members[name]), target=target)
-
-
-def _members(archive: tarfile.TarFile, source: str) -> dict[bytes, tarfile.TarInfo]:
-    """Return path → member without device nodes and pipes; of several the last counts, as when it is unpacked."""
-    members = {}
-    for member in archive:
-        name = _name(member.name, source)
-        if name and not (member.ischr() or member.isblk() or member.isfifo()):
-            members[name] = member
-    return members
-
-
-def _entry(archive: tarfile.TarFile, name: bytes, member: tarfile.TarInfo) -> Entry:
-    if member.issym():
-        return Entry(name, "symlink", 0o777, *_owned(member)[1:], target=_encode(member.linkname))
-    if member.isdir():
-        return Entry(name, "directory", *_owned(member))
-    return _file(archive, name, member)
-
-
-def _file(archive: tarfile.TarFile, name: bytes, member: tarfile.TarInfo) -> Entry:
-    def chunks() -> Iterator[bytes]:
-        stream = archive.extractfile(member)
-        while stream is not None and (data := stream.read(_CHUNK)):
-            yield data
-
-    mode, uid, gid, mtime = _owned(member)
-    return Entry(name, "file", mode, uid, gid, mtime, member.size, chunks=chunks)
-
-
-def _owned(member: tarfile.TarInfo) -> tuple[int, int, int, int]:
-    return member.mode & 0o7777, member.uid, member.gid, int(member.mtime) if member.mtime >= 0 else EPOCH
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _name(text: str, source: str) -> bytes:
-    parts = [part for part in _encode(text).split(b"/") if part not in {b"", b"."}]
-    if b".." in parts:
-        raise BuildError(f"{source}: path {text!r} leaves the root")
-    return b"/".join(parts)
-
-
-def _parents(name: bytes) -> Iterator[bytes]:
-    parts = name.split(b"/")
-    for length in range(1, len(parts)):
-        yield b"/".join(parts[:length])

@@ -284,6 +284,24 @@ class Index:
         return fitting[0]
 
 
+def manifest_descriptor(data: bytes) -> Descriptor:
+    """Return the descriptor of the bytes of a manifest or an index, whose media type they may leave out.
+
+    Raises:
+        BuildError: they are neither.
+
+    """
+    value = parse_json(data, "the image manifest")
+    kind = value.get("mediaType")
+    if kind is None and "manifests" in value:
+        kind = MediaType.INDEX
+    elif kind is None and "config" in value:
+        kind = MediaType.MANIFEST
+    if kind not in _MANIFEST_TYPES | _INDEX_TYPES:
+        raise BuildError(f"{Digest.of(data)} is neither an image manifest nor an index but {kind!r}")
+    return Descriptor.of(str(kind), data)
+
+
 def load_image(
     index_bytes: bytes, read_blob: Callable[[Descriptor], bytes], platform: Mapping[str, str] | None = None
 ) -> Image:

@@ -18,6 +18,7 @@ from lockyard.oci.values import Digest, MediaType, Reference
 from lockyard.ports import Log, UploadSession
 from lockyard.registry import wire
 from lockyard.registry.blobfile import BlobFile
+from lockyard.registry.download import Download
 from lockyard.registry.transport import CredentialSource, RefusedError, Reply, Request, Transport
 
 SMALL: Final = 1 << 20
@@ -42,6 +43,7 @@ class RegistryClient:
         insecure: plain http is allowed to hosts that are not this machine.
         retries: how often temporary failures are tried again.
         chunk: bytes of one upload request.
+        pull_only: tokens are asked for pulling only, which anonymous users of public registries get.
 
     Raises:
         ConfigError: the repository is malformed.
@@ -57,6 +59,7 @@ class RegistryClient:
         insecure: bool = False,
         retries: http.Retries | None = None,
         chunk: int = CHUNK,
+        pull_only: bool = False,
     ) -> None:
         reference = Reference.parse(repository)
         if reference.tag or reference.digest:
@@ -65,7 +68,7 @@ class RegistryClient:
         self._chunk = chunk
         self._name = _path_name(reference)
         self._wire = Transport(reference.host, credentials, insecure=insecure, retries=retries or http.Retries())
-        self._scopes = (f"repository:{self._name}:pull,push",)
+        self._scopes = (f"repository:{self._name}:{'pull' if pull_only else 'pull,push'}",)
 
     @property
     def registry(self) -> str:
@@ -130,6 +133,19 @@ class RegistryClient:
 
         with concurrent.futures.ThreadPoolExecutor(_HEADS) as pool:
             return frozenset(digest for digest, found in zip(blobs, pool.map(there, blobs), strict=True) if found)
+
+    def get_blob(self, digest: str) -> bytes | None:
+        """Return the checked bytes of a small blob."""
+        reply = self._call("GET", f"blobs/{digest}", (200, 404))
+        if reply.status == 404:
+            return None
+        if str(Digest.of(reply.body)) != digest:
+            raise HashMismatchError(f"{wire.shown(reply.url)}: the answer is not the blob of that digest")
+        return reply.body
+
+    def download_blob(self, digest: str, size: int, part: Path, *, progress: Callable[[int], None]) -> None:
+        """Bring a blob into the file `part`; see the port."""
+        Download(self._wire, self._url(f"blobs/{digest}"), self._scopes, digest, size).run(part, progress)
 
     def mount_blob(self, digest: str, source: str) -> UploadSession | None:
         """Mount a blob from another repository of this registry; every kind of refusal gives a session."""

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import tenacity
 
 from lockyard import fs
-from lockyard.errors import ConfigError, LockyardError, RegistryError
+from lockyard.errors import ConfigError, HashMismatchError, LockyardError, RegistryError
 from lockyard.oci.values import Digest, MediaType, check_tag
 from lockyard.ports import UploadSession
 from lockyard.registry.blobfile import BlobFile
@@ -94,6 +94,21 @@ class OciDirectory:
     def present_blobs(self, blobs: Mapping[str, int]) -> frozenset[str]:
         """Return which of the blobs are there, with their sizes."""
         return frozenset(digest for digest, size in blobs.items() if _size_of(self._blob(digest)) == size)
+
+    def get_blob(self, digest: str) -> bytes | None:
+        """Return the checked bytes of a small blob."""
+        data = fs.read_file(self._blob(digest))
+        if data is not None and str(Digest.of(data)) != digest:
+            raise HashMismatchError(f"{self._blob(digest)} is damaged: its bytes are {Digest.of(data)}")
+        return data
+
+    def download_blob(self, digest: str, size: int, part: Path, *, progress: Callable[[int], None]) -> None:
+        """Copy a blob into the file `part`, checked."""
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with BlobFile(self._blob(digest), digest, size, progress) as blob, part.open("wb") as stream:
+            for block in blob.blocks(0, size):
+                stream.write(block)
+            blob.verify()
 
     def mount_blob(self, digest: str, source: str) -> UploadSession | None:
         """Never mount: the blob must be copied."""

@@ -39,7 +39,8 @@ class CredentialSource(Protocol):
 class Request:
     """One request; `allowed` are the statuses that are answers, `scopes` what its token must hold.
 
-    `body` gives the bytes anew for each try, `length` is their number.
+    `body` gives the bytes anew for each try, `length` is their number. `sink` takes the status and the bytes of an
+    allowed answer as they come; the reply's own `body` is empty then.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Callable[[], Iterator[bytes]] | None = None
     length: int = 0
+    sink: Callable[[int, Iterator[bytes]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,7 @@ class Transport:
             built = client.build_request(request.method, request.url, headers=headers, content=content)
             response = client.send(built, stream=True)
             try:
-                body = _read(response, _CAP if response.status_code in request.allowed else _ERROR_CAP)
+                body = _body(request, response)
             finally:
                 response.close()
         if len(body) > _CAP:
@@ -289,6 +291,14 @@ def _refresh(realm: str, token: str, service: str, scopes: tuple[str, ...]) -> R
     return Request(
         method="POST", url=realm, allowed=(200,), headers=headers, body=lambda: iter((data,)), length=len(data)
     )
+
+
+def _body(request: Request, response: "httpx.Response") -> bytes:
+    allowed = response.status_code in request.allowed
+    if request.sink is not None and allowed:
+        request.sink(response.status_code, response.iter_raw(_BLOCK))
+        return b""
+    return _read(response, _CAP if allowed else _ERROR_CAP)
 
 
 def _read(response: "httpx.Response", cap: int) -> bytes:
