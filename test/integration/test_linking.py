@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lockyard.conda.fetch import unpack
 from lockyard.conda.lock import LockedPackage
 from lockyard.extracted import DirectoryReader
 from lockyard.oci.contents import Python, read_manifest, resolve
@@ -23,7 +24,7 @@ Installed = tuple[dict[str, Item], list[LockedPackage], Path]
 
 
 def install(archives: Iterable[Path], prefix: str, work: Path, ignored: tuple[str, ...] = ()) -> Installed:
-    """Install with rattler; return the prefix, the packages in install order, and the package cache."""
+    """Install with rattler; return the prefix, the packages in install order, and where Lockyard extracted them."""
     import rattler
 
     async def run() -> tuple[list[Any], list[Any]]:
@@ -40,7 +41,10 @@ def install(archives: Iterable[Path], prefix: str, work: Path, ignored: tuple[st
     records, order = asyncio.run(run())
     by_name = {record.name.normalized: record for record in records}
     packages = [locked(json.loads(by_name[item.name.normalized].to_json())) for item in order]
-    return prefixes.of_directory(work / "prefix"), packages, work / "cache"
+    extracted = work / "extracted"
+    for path in archives:
+        unpack(path, extracted / path.name.removesuffix(".conda").removesuffix(".tar.bz2"))
+    return prefixes.of_directory(work / "prefix"), packages, extracted
 
 
 def locked(record: dict[str, Any]) -> LockedPackage:

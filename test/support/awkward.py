@@ -42,7 +42,11 @@ def packages() -> list[Package]:
         "share/dot-link.txt": Node(link="./data.txt"),
         "share-folder": Node(link="share"),
         "lib/dangling": Node(link="nowhere"),
-        "lib/absolute": Node(link="/etc/hostname"),
+        "var/empty": Node(directory=True),
+        "bin/setuid": Node(b"#!/bin/sh\n", 0o4755),
+        "bin/setgid": Node(b"#!/bin/sh\n", 0o2775),
+        "bin/hard-a": Node(b"#!/bin/sh\nexit 0\n", 0o755),
+        "bin/hard-b": Node(hard="bin/hard-a", mode=0o755),
     }
     python = {"bin/python3.11": Node(b"\x7fELF", 0o755), "bin/python": Node(link="python3.11")}
     noarch = {
@@ -57,6 +61,9 @@ def packages() -> list[Package]:
         "lib/old.so": Node(b"\0" + P + b"/lib\0", prefix="binary"),
         "share/old.txt": Node(b"old\n"),
         "share/old-link": Node(link="old.txt"),
+        "share/old.txt.hard": Node(hard="share/old.txt"),
+        "share/old-twice": Node(P + b"/a:" + P + b"/b " + P, prefix="text"),
+        "bin/old-again": Node(hard="bin/old", mode=0o755, prefix="text"),
     }
     one = {"share/c/both.txt": Node(b"one\n"), "share/c/one.txt": Node(b"1")}
     two = {"share/c/both.txt": Node(b"two\n"), "share/c/exec": Node(b"two", 0o755)}

@@ -22,12 +22,17 @@ TIMESTAMP = 1735689600000
 
 @dataclass(frozen=True)
 class Node:
-    """A file or a link of a package; `prefix` is how its placeholder is replaced."""
+    """A file, a link (`hard`: a hard link to a path that sorts before) or an empty directory of a package.
+
+    `prefix` is how its placeholder is replaced.
+    """
 
     data: bytes = b""
     mode: int = 0o644
     link: str | None = None
     prefix: str | None = None
+    hard: str | None = None
+    directory: bool = False
 
 
 @dataclass
@@ -67,21 +72,25 @@ class Package:
                 "noarch": {"type": "python", "entry_points": list(self.entry_points)}, "package_metadata_version": 1,
             }  # fmt: skip
         texts = {path: json.dumps(value, indent=2) for path, value in out.items()}
-        texts["info/files"] = "".join(f"{path}\n" for path in sorted(self.files))
+        listed = sorted(path for path, node in self.files.items() if not node.directory)
+        texts["info/files"] = "".join(f"{path}\n" for path in listed)
         if self.old:
             texts["info/has_prefix"] = "".join(
                 f'"{PLACEHOLDER}" {node.prefix} "{path}"\n' for path, node in self.files.items() if node.prefix
             )
         else:
             texts["info/paths.json"] = json.dumps({"paths": self.paths(), "paths_version": 1}, indent=2)
-        return {path: Node(text.encode()) for path, text in texts.items()}
+        return {path: Node(text.encode(errors="surrogateescape")) for path, text in texts.items()}
 
     def paths(self) -> list[dict[str, Any]]:
         out = []
         for path, node in sorted(self.files.items()):
+            if node.directory:
+                continue  # rattler refuses a directory that is listed; one that is not, it leaves out
+            data = self.files[node.hard].data if node.hard else node.data
             entry: dict[str, Any] = {
                 "_path": path, "path_type": "softlink" if node.link is not None else "hardlink",
-                "sha256": hashlib.sha256(node.data).hexdigest(), "size_in_bytes": len(node.data),
+                "sha256": hashlib.sha256(data).hexdigest(), "size_in_bytes": len(data),
             }  # fmt: skip
             if node.prefix:
                 entry |= {"prefix_placeholder": PLACEHOLDER, "file_mode": node.prefix}
@@ -110,6 +119,10 @@ class Package:
             target.parent.mkdir(parents=True, exist_ok=True)
             if node.link is not None:
                 target.symlink_to(node.link)
+            elif node.hard is not None:
+                target.hardlink_to(root / node.hard)
+            elif node.directory:
+                target.mkdir(exist_ok=True)
             else:
                 target.write_bytes(node.data)
                 target.chmod(node.mode)
@@ -156,6 +169,12 @@ def _tar(files: Mapping[str, Node], mode: str) -> bytes:
             member.mode = node.mode
             if node.link is not None:
                 member.type, member.linkname = tarfile.SYMTYPE, node.link
+                archive.addfile(member)
+            elif node.hard is not None:
+                member.type, member.linkname = tarfile.LNKTYPE, node.hard
+                archive.addfile(member)
+            elif node.directory:
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
                 archive.addfile(member)
             else:
                 member.size = len(node.data)

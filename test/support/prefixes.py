@@ -19,7 +19,7 @@ OWN = ("CACHEDIR.TAG", "conda-meta/history", "conda-meta/.rattler")
 
 @dataclass(frozen=True)
 class Item:
-    """A file or a link; directories count only by what is in them."""
+    """A file, a link, or an empty directory; others count by what is in them."""
 
     kind: str
     mode: int
@@ -39,9 +39,12 @@ def of_directory(root: Path) -> dict[str, Item]:
                 path = os.path.relpath(entry.path, root)
                 mode = entry.stat(follow_symlinks=False).st_mode
                 if stat.S_ISLNK(mode):
-                    items[path] = Item("link", 0o777, str(Path(entry.path).readlink()))
+                    items[path] = Item("link", 0o777, os.readlink(entry.path))  # noqa: PTH115 - Path turns ./x into x
                 elif stat.S_ISREG(mode):
                     items[path] = _file(path, stat.S_IMODE(mode), Path(entry.path).read_bytes())
+                elif not os.listdir(entry.path) and not path.startswith("__clobbers__/"):
+                    # rattler now and then leaves an empty directory where it has put two losers of a path.
+                    items[path] = Item("directory", 0o755, "")
     return _packages_only(items)
 
 
@@ -49,9 +52,11 @@ def of_entries(entries: Iterable[Entry], prefix: str) -> dict[str, Item]:
     """Read the entries of a layer."""
     items = {}
     for entry in entries:
-        path = os.path.relpath(entry.path.decode(), prefix.lstrip("/"))
-        if entry.kind == "symlink":
-            items[path] = Item("link", entry.mode, entry.target.decode())
+        path = os.path.relpath(os.fsdecode(entry.path), prefix.lstrip("/"))
+        if entry.kind == "directory":
+            items[path] = Item("directory", entry.mode, "")
+        elif entry.kind == "symlink":
+            items[path] = Item("link", entry.mode, os.fsdecode(entry.target))
         elif entry.kind == "file":
             items[path] = _file(path, entry.mode, b"".join(entry.chunks()))
     return _packages_only(items)
