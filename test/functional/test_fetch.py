@@ -4,6 +4,7 @@ import bz2
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -18,7 +19,9 @@ import pytest
 import zstandard
 
 from lockyard import http
-from lockyard.conda.fetch import PackageCache, unpack
+from lockyard.conda import archive
+from lockyard.conda.archive import unpack
+from lockyard.conda.fetch import PackageCache
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError, HashMismatchError
 
@@ -351,6 +354,55 @@ def test_a_hostile_archive_is_refused_and_nothing_is_kept(place: Place, tmp_path
     assert sorted(path for path in tmp_path.rglob("*") if place.cache not in path.parents and path != place.cache) == [
         path for path in before if path != place.cache
     ]
+
+
+def bomb(count: int, size: int) -> bytes:
+    """A tar of files of zeros whose headers say `size`; only the first is really there."""
+    infos = [member(f"share/{number}", size=size)[0] for number in range(count)]
+    return b"".join(info.tobuf(tarfile.PAX_FORMAT) + bytes(size if count > 1 else 0) for info in infos)
+
+
+@pytest.mark.parametrize("kind", [".conda", ".tar.bz2"])
+@pytest.mark.parametrize("what", ["one file of a terabyte", "many files"])
+def test_a_bomb_is_refused_by_its_headers(
+    place: Place, tmp_path: Path, kind: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bomb(1, 1 << 40)
+    if what == "many files":
+        monkeypatch.setattr(archive, "EXPANSION_FREE", 3 << 16)
+        monkeypatch.setattr(archive, "EXPANSION", 1)
+        content = bomb(8, 1 << 16)
+    data = conda(content) if kind == ".conda" else bz2.compress(content)
+    package = locked(data, end=kind)
+    place.server.files[package.url] = data
+    with pytest.raises(BuildError, match="absurdly much for its own size"):
+        place.source().fetch([package], root=tmp_path)
+    assert place.kept() == []
+
+
+def test_too_many_members_and_too_little_space_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a-1-0.conda"
+    path.write_bytes(conda(tar(*(member(f"share/{number}", b"1234") for number in range(9)))))
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 8)
+    with pytest.raises(BuildError, match="one more than 8 members"):
+        unpack(path, tmp_path / "one")
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 100)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(BuildError, match="no room for its files: 12 bytes and more, 10 are free"):
+        unpack(path, tmp_path / "two")
+    assert sorted(path.name for path in (tmp_path / "two" / "share").iterdir()) == ["0", "1"]
+
+
+def test_zeros_become_holes(tmp_path: Path) -> None:
+    path = tmp_path / "a-1-0.conda"
+    data = b"begin" + bytes(32 << 20) + b"end" + bytes(5 << 20)
+    path.write_bytes(conda(tar(member("share/sparse", data), member("share/zeros", bytes(3 << 20)))))
+    unpack(path, tmp_path / "files")
+    sparse, zeros = (tmp_path / "files/share" / name for name in ("sparse", "zeros"))
+    assert sparse.read_bytes() == data
+    assert zeros.read_bytes() == bytes(3 << 20)
+    assert sparse.stat().st_blocks * 512 < 8 << 20
 
 
 @pytest.mark.parametrize(

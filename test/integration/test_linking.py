@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lockyard.conda.fetch import unpack
+from lockyard.conda.archive import unpack
 from lockyard.conda.lock import LockedPackage
 from lockyard.extracted import DirectoryReader
 from lockyard.oci.contents import Python, read_manifest, resolve

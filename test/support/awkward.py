@@ -60,6 +60,7 @@ def packages() -> list[Package]:
         "bin/old": Node(b"#!" + P + b"/bin/sh\n", 0o755, prefix="text"),
         "lib/old.so": Node(b"\0" + P + b"/lib\0", prefix="binary"),
         "share/old.txt": Node(b"old\n"),
+        "share/not-utf-8-\udce9.txt": Node(b"not listed\n", listed=False),
         "share/old-link": Node(link="old.txt"),
         "share/old.txt.hard": Node(hard="share/old.txt"),
         "share/old-twice": Node(P + b"/a:" + P + b"/b " + P, prefix="text"),

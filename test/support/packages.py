@@ -33,6 +33,8 @@ class Node:
     prefix: str | None = None
     hard: str | None = None
     directory: bool = False
+    listed: bool = True
+    """Whether the package says that it has this path; one that it does not name is not installed."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Package:
                 "noarch": {"type": "python", "entry_points": list(self.entry_points)}, "package_metadata_version": 1,
             }  # fmt: skip
         texts = {path: json.dumps(value, indent=2) for path, value in out.items()}
-        listed = sorted(path for path, node in self.files.items() if not node.directory)
+        listed = sorted(path for path, node in self.files.items() if node.listed and not node.directory)
         texts["info/files"] = "".join(f"{path}\n" for path in listed)
         if self.old:
             texts["info/has_prefix"] = "".join(
@@ -85,7 +87,7 @@ class Package:
     def paths(self) -> list[dict[str, Any]]:
         out = []
         for path, node in sorted(self.files.items()):
-            if node.directory:
+            if node.directory or not node.listed:
                 continue  # rattler refuses a directory that is listed; one that is not, it leaves out
             data = self.files[node.hard].data if node.hard else node.data
             entry: dict[str, Any] = {

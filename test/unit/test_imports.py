@@ -28,7 +28,6 @@ INFRASTRUCTURE = {
 EDGE = {
     "conda.solve",
     "conda.fetch",
-    "conda.archive",
     "oci.layout",
     "oci.cache",
     "oci.bases",

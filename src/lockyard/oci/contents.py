@@ -264,5 +264,12 @@ def _json(package: LockedPackage, reader: PackageReader, path: str) -> dict[str,
 def _check_path(package: LockedPackage, path: str) -> None:
     if any(part in {"", ".", ".."} for part in path.split("/")) or "\0" in path:
         raise BuildError(f"{package.dist}: path {path!r} leaves the prefix")
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise BuildError(
+            f"{package.dist}: path {path!r} is not UTF-8, so no conda-meta record can name it",
+            hint="other installers refuse the package, too; use another build of it",
+        ) from error
     if path.startswith(("conda-meta/", "__clobbers__/")) or path == "conda-meta":
         raise BuildError(f"{package.dist}: path {path!r} belongs to the environment itself")

@@ -92,6 +92,24 @@ def test_paths_that_leave_the_prefix_are_refused(path: str, tmp_path: Path) -> N
         read_manifest(package.locked(), DirectoryReader(root), None)
 
 
+@pytest.mark.parametrize("old", [True, False])
+def test_names_that_are_not_utf_8_are_refused_as_rattler_does(old: bool, tmp_path: Path) -> None:
+    package = Package("a", files={"share/n\udce9.txt": Node(b"x")}, old=old)
+    with pytest.raises(BuildError, match=r"a-1\.0-0: path 'share/n\\udce9.txt' is not UTF-8"):
+        manifest(package, tmp_path)
+
+
+def test_a_listed_directory_is_made(tmp_path: Path) -> None:
+    package = Package("a", files={"share/x": Node(b"x"), "var/empty": Node(directory=True)})
+    root = package.extract(tmp_path)
+    paths = [*package.paths(), {"_path": "var/empty", "path_type": "directory"}]
+    (root / "info/paths.json").write_text(json.dumps({"paths_version": 1, "paths": paths}))
+    found = read_manifest(package.locked(), DirectoryReader(root), None)
+    places, _ = resolve([found])
+    made = {entry.path: entry for entry in Linker("/opt/conda", 7, 8).entries(found, places[0], DirectoryReader(root))}
+    assert (made[b"opt/conda/var/empty"].kind, made[b"opt/conda/var/empty"].uid) == ("directory", 7)
+
+
 def test_a_package_is_not_read_through_its_links(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("secret")
