@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from lockyard.app.lock import diff_releases, lock_release, lock_status
+from lockyard.app.lock import lock_release, lock_status
+from lockyard.app.reports import diff_releases
 from lockyard.app.workspace import open_workspace
 from lockyard.conda.formats import read_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.errors import ConfigError, StaleLockError, UnsatisfiableError
 from lockyard.ports import SolveRequest, Toolbox
+from lockyard.reports.changes import to_json
+from lockyard.reports.ref import ReleaseRef
 from lockyard.version import Version
 
 RELEASE = "build_artifacts/v0/v0.1/v0.1.0"
@@ -349,8 +352,10 @@ def test_a_type_without_spec_file_is_named(bench: Bench) -> None:
 
 
 def diff(bench: Bench, old: str, new: str, **options: Any) -> dict[str, Any]:
-    found = diff_releases(open_workspace(bench.root), Version.parse(old), Version.parse(new), **options)
-    types: dict[str, Any] = found.to_json()["types"]
+    found = diff_releases(
+        bench.toolbox(always()), open_workspace(bench.root), ReleaseRef.parse(old), ReleaseRef.parse(new), **options
+    )
+    types: dict[str, Any] = to_json(found)["types"]
     return types
 
 

@@ -343,7 +343,7 @@ def test_diff_in_three_forms(small: Distribution) -> None:
         "removed": {"pandas": "1.0"},
     }
     assert "~ lib" in small.run("diff", "0.1.0", "0.1.1")[0]
-    assert "| lib | changed | 1.0 → 2.0 |" in small.run("diff", "0.1.0", "0.1.1", "--format", "markdown")[0]
+    assert "| lib | 1.0 → 2.0 | major |" in small.run("diff", "0.1.0", "0.1.1", "--format", "markdown")[0]
     _, err = small.run("diff", "0.1.0", "0.1.7", code=2)
     assert "there is no release 0.1.7" in err
     _, err = small.run("diff", "0.1.0", "0.1", code=2)

@@ -1,46 +1,35 @@
 """Parsers, writers and the diff over every line of 164 real releases."""
 
 import json
-from collections.abc import Collection
+from pathlib import Path
 
 import pytest
 
-from lockyard.conda.diff import diff_locks
+from lockyard.cli.root import run
 from lockyard.conda.formats import read_env_out, write_env_out
-from lockyard.conda.spec import parse_env_in
-from lockyard.version import Version, release_dir
-from support.upstream import upstream_texts
+from support.upstream import upstream_distribution, upstream_texts
 
 pytestmark = [pytest.mark.integration, pytest.mark.realdata, pytest.mark.xdist_group("realdata")]
 
 
-def test_the_changes_of_162_real_releases_are_found() -> None:
-    """Every published `changes.expected.json` of the shared releases, sections `changed`, `added` and `removed`."""
-    files = upstream_texts()
-    locks = {name: read_env_out(text, name) for name, text in files.items() if name.endswith(".env.out")}
-
-    def direct(name: str) -> Collection[str]:
-        return parse_env_in(files[name], source=name).by_name
-
+def test_the_changes_of_162_real_releases_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every published `changes.expected.json`, by what `diff --json` prints: sections `changed`, `added`, `removed`."""
+    monkeypatch.chdir(upstream_distribution(tmp_path))
     wrong, count = [], 0
-    for name, text in files.items():
-        place, _, file_name = name.rpartition("/")
-        if not file_name.endswith(".changes.expected.json"):
-            continue
-        expected = json.loads(text)
-        kind = file_name.partition(".")[0]
-        base = release_dir(Version.parse(expected["base"]))
-        found = diff_locks(
-            locks[f"{base}/{kind}.env.out"],
-            locks[f"{place}/{kind}.env.out"],
-            old_direct=direct(f"{base}/{kind}.env.in"),
-            new_direct=direct(f"{place}/{kind}.env.in"),
-        ).to_json()
-        for section in found.values():
-            section.pop("rebuilt")
-        count += 1
-        if found != {part: expected[part] for part in ("direct", "indirect")}:
-            wrong.append(name)
+    for place in sorted(path.parent for path in tmp_path.rglob("cpu.changes.expected.json")):
+        base, target = (place / "source-version.txt").read_text().strip(), place.name.removeprefix("v")
+        assert run(["diff", base, target, "--json"], environ={}) == 0
+        types = json.loads(capsys.readouterr().out)["types"]
+        for path in place.glob("*.changes.expected.json"):
+            expected = json.loads(path.read_text())
+            found = types[path.name.partition(".")[0]]
+            for part in ("direct", "indirect"):
+                found[part].pop("rebuilt")
+            count += 1
+            if expected["base"] != base or any(found[part] != expected[part] for part in ("direct", "indirect")):
+                wrong.append(str(path))
     assert not wrong
     assert count == 324
 

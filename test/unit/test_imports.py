@@ -40,6 +40,7 @@ EDGE = {
     "registry.journal",
     "registry.push",
     "checks.run",
+    "gitobjects",
 }
 HOMES = {
     "subprocess": {"process", "engines.sandbox"},

@@ -1,13 +1,12 @@
 """Use cases around locks: lock a release, check that its lock is current, read its locks, compare two releases."""
 
 import datetime as dt
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lockyard import fs
 from lockyard.app.locking import Solving, TypeInputs, TypeResult, Wishes, make_lock
 from lockyard.app.workspace import Workspace, decode
-from lockyard.conda.diff import ReleaseDiff, diff_locks
 from lockyard.conda.formats import (
     LockInputs,
     conda_lock_name,
@@ -179,48 +178,6 @@ def release_locks(workspace: Workspace, version: Version, *, image_types: tuple[
     source = str(release_dir(version))
     locks = {name: lock_from_tree(tree, name, source=source) for name in workspace.variants(version, image_types)}
     return {name: lock for name, lock in locks.items() if lock is not None}
-
-
-def diff_releases(
-    workspace: Workspace, base: Version, target: Version, *, image_types: tuple[str, ...] = ()
-) -> ReleaseDiff:
-    """Compare the locks of two releases, type by type, on each type's first platform.
-
-    A type that one of them does not have at all, neither specs nor a lock, is compared with nothing.
-
-    Raises:
-        ConfigError: a release does not exist.
-        StaleLockError: a release has specs of a type but no lock of it; the missing file is named.
-
-    """
-    trees = {version: workspace.existing_release(version) for version in (base, target)}
-    names = dict.fromkeys([*workspace.variants(target, image_types), *_known_types(workspace, base, image_types)])
-    locks = {version: _locks(tree, names, version) for version, tree in trees.items()}
-    types = {
-        name: diff_locks(
-            locks[base][name].packages() if name in locks[base] else (),
-            locks[target][name].packages() if name in locks[target] else (),
-            old_direct=_direct(trees[base], name, base),
-            new_direct=_direct(trees[target], name, target),
-        )
-        for name in names
-        if name in locks[base] or name in locks[target]
-    }
-    return ReleaseDiff(str(base), str(target), types)
-
-
-def _locks(tree: Tree, names: Iterable[str], version: Version) -> dict[str, Lock]:
-    """Return type → lock of one release; a type with specs and no lock is an error, and so is a release with none."""
-    place = release_dir(version)
-    locks = {name: lock for name in names if (lock := lock_from_tree(tree, name, source=str(place))) is not None}
-    missing = [name for name in names if name not in locks and (f"{name}.env.in" in tree or not locks)]
-    if missing:
-        files = ", ".join(f"{place / lock_json_name(name)}" for name in missing)
-        raise StaleLockError(
-            f"{version} has no lock of {', '.join(missing)} to compare: {files} is missing",
-            hint=f"lockyard lock {version}",
-        )
-    return locks
 
 
 def read_inputs(

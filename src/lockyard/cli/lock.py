@@ -1,13 +1,12 @@
-"""`lock` and `diff`."""
+"""`lock`."""
 
 import datetime as dt
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lockyard.cli.options import (
-    VERSION,
     Context,
     dry_run_option,
     image_type_option,
@@ -197,46 +196,4 @@ def _result_json(result: "LockResult") -> str:
     return json.dumps(value, indent=1, ensure_ascii=False)
 
 
-@click.command()
-@click.argument("base", type=VERSION)
-@click.argument("target", type=VERSION)
-@image_type_option
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "markdown", "json"]),
-    default="text",
-    show_default=True,
-    help="What to print; markdown is for a pull request.",
-)
-@json_option
-@pass_context
-def diff(
-    context: Context,
-    *,
-    base: Version,
-    target: Version,
-    image_types: tuple[str, ...],
-    style: Literal["text", "markdown", "json"],
-    as_json: bool,
-) -> None:
-    r"""Show which packages changed between two locked releases.
-
-    A package is direct when its name is in the release's env.in. The same version with another build is "rebuilt",
-    listed apart. Releases made before Lockyard, which have an env.out only, can be compared too.
-
-    \b
-    Examples:
-      lockyard diff 1.4.1 1.4.2
-      lockyard diff 1.4.1 1.4.2 --format markdown
-      lockyard diff 1.4.1 1.4.2 --json
-    """
-    from lockyard.app.lock import diff_releases
-    from lockyard.conda.diff import render_json, render_markdown, render_text
-
-    renderers = {"text": render_text, "markdown": render_markdown, "json": render_json}
-    found = diff_releases(context.workspace, base, target, image_types=image_types)
-    context.emit(renderers["json" if as_json else style](found))
-
-
-COMMANDS = (lock, diff)
+COMMANDS = (lock,)

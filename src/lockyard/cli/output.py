@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lockyard.errors import LockyardError
+from lockyard.reports.text import human_size as human_size  # noqa: PLC0414 - commands find it here
 
 LogFormat = Literal["text", "json"]
 Color = Literal["auto", "always", "never"]
@@ -41,6 +42,7 @@ class ConsoleLog:
     def __init__(self, *, verbosity: int = 0, log_format: LogFormat = "text", color: Color = "auto") -> None:
         self.verbosity = verbosity
         self.log_format = log_format
+        self.color = color
         self.console = Console(
             stderr=True,
             force_terminal=True if color == "always" else None,
@@ -125,18 +127,3 @@ class ConsoleLog:
     def _json(self, **fields: Any) -> None:
         sys.stderr.write(redact(json.dumps(fields, sort_keys=True)) + "\n")
         sys.stderr.flush()
-
-
-def human_size(size: float | None) -> str:
-    """Return bytes for people, powers of 1000.
-
-    >>> human_size(1_258_000_000)
-    '1.26 GB'
-    """
-    if size is None:
-        return "unknown"
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}" if abs(size) < 1000 else f"{size:.0f} {unit}"

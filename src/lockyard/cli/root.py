@@ -34,7 +34,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Lock": {"lock": "lock"},
     "Build and test": {"build": "build", "test": "build", "run": "build", "layers": "build", "pin-bases": "bases"},
     "Publish": {"push": "publish"},
-    "Understand": {"diff": "lock"},
+    "Understand": {"diff": "reports"},
     "Machinery": {"completion": "completion"},
 }
 """Section → command → module of `lockyard.cli` whose `COMMANDS` holds it."""

@@ -1,18 +1,15 @@
-"""What changed between two releases: direct and indirect packages, versions and builds. Values in, values and text out.
+"""What changed between two locks: direct and indirect packages, versions and builds. Values in, values out.
 
 A package is direct when its name is in the release's `env.in`. One that became direct while it was in the base lock is
 never "added", one that stopped being direct while it stays in the lock is never "removed": it shows in its new section,
 and only if it changed.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from lockyard.conda.lock import LockedPackage
-
-_KINDS: tuple[Literal["changed", "added", "removed", "rebuilt"], ...] = ("changed", "added", "removed", "rebuilt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +53,6 @@ class LockDiff:
         return {"direct": self.direct.to_json(), "indirect": self.indirect.to_json()}
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseDiff:
-    """The difference of two releases, type by type in file order."""
-
-    base: str
-    target: str
-    types: Mapping[str, LockDiff]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form that `diff --json` prints."""
-        return {
-            "base": self.base,
-            "target": self.target,
-            "types": {name: value.to_json() for name, value in self.types.items()},
-        }
-
-
 def diff_locks(
     old: Sequence[LockedPackage],
     new: Sequence[LockedPackage],
@@ -106,62 +86,3 @@ def diff_locks(
         direct=section(lambda name: name in now, lambda name: name in was),
         indirect=section(lambda name: name not in now, lambda name: name not in was),
     )
-
-
-def render_json(diff: ReleaseDiff) -> str:
-    """Return the JSON text, one final newline."""
-    return json.dumps(diff.to_json(), indent=1, ensure_ascii=False) + "\n"
-
-
-def render_text(diff: ReleaseDiff) -> str:
-    """Return plain text for a terminal: one line a package."""
-    lines = [f"{diff.base} -> {diff.target}"]
-    for image_type, types in diff.types.items():
-        lines += ["", f"{image_type}: {_summary(types)}"]
-        for title, part in (("direct", types.direct), ("indirect", types.indirect)):
-            rows = [(_SIGNS[kind], name, change) for kind in _KINDS for name, change in _changes(part, kind, " -> ")]
-            width = max((len(name) for _, name, _ in rows), default=0)
-            lines += (
-                [f"  {title}", *(f"    {sign} {name:<{width}}  {text}" for sign, name, text in rows)] if rows else []
-            )
-    return "\n".join(lines) + "\n"
-
-
-def render_markdown(diff: ReleaseDiff) -> str:
-    """Return Markdown for a pull request: direct packages in the open, indirect ones folded."""
-    lines = [f"## {diff.base} → {diff.target}", ""]
-    for image_type, types in diff.types.items():
-        lines += [f"### {image_type}", "", f"{_summary(types).capitalize()}.", ""]
-        lines += _table(types.direct)
-        indirect = _table(types.indirect)
-        if indirect:
-            lines += ["<details>", "<summary>Indirect packages</summary>", "", *indirect, "</details>", ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-_SIGNS = {"changed": "~", "added": "+", "removed": "-", "rebuilt": "="}
-
-
-def _changes(
-    part: Section, kind: Literal["changed", "added", "removed", "rebuilt"], arrow: str
-) -> list[tuple[str, str]]:
-    values: Mapping[str, str | tuple[str, str]] = getattr(part, kind)
-    return [(name, value if isinstance(value, str) else arrow.join(value)) for name, value in values.items()]
-
-
-def _table(part: Section) -> list[str]:
-    rows = [f"| {name} | {kind} | {_cell(change)} |" for kind in _KINDS for name, change in _changes(part, kind, " → ")]
-    return ["| package | change | version |", "|---|---|---|", *rows, ""] if rows else []
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
-
-
-def _summary(types: LockDiff) -> str:
-    counts = [
-        f"{number} {kind}"
-        for kind in _KINDS
-        if (number := len(getattr(types.direct, kind)) + len(getattr(types.indirect, kind)))
-    ]
-    return ", ".join(counts) or "nothing changed"

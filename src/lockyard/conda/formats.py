@@ -4,6 +4,7 @@ Text in, values out and back; no I/O. Everything read is validated.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -212,6 +213,19 @@ def _text(tree: Tree, name: str, source: str) -> str:
 
 
 def _explicit_package(line: str, where: str) -> LockedPackage:
+    try:
+        return _known_package(line)
+    except ConfigError:
+        return _parse_package(line, where)  # raises again, with the place
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _known_package(line: str) -> LockedPackage:
+    """Parse a line once: the releases of a catalog share most of theirs."""
+    return _parse_package(line, "")
+
+
+def _parse_package(line: str, where: str) -> LockedPackage:
     url, _, digest = line.partition("#")
     digest = digest.removeprefix("sha256:").removeprefix("md5:").lower()
     kind = {32: "md5", 64: "sha256", 0: ""}.get(len(digest))

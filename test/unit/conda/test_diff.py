@@ -1,11 +1,9 @@
-"""Differences of locks: the direct and indirect rules, the three renderings."""
-
-import json
+"""Differences of locks: the direct and indirect rules."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockyard.conda.diff import ReleaseDiff, diff_locks, render_json, render_markdown, render_text
+from lockyard.conda.diff import diff_locks
 from lockyard.conda.lock import LockedPackage
 
 
@@ -69,53 +67,3 @@ def test_every_name_is_in_at_most_one_place_and_nothing_is_lost(
             names += kind
     assert sorted(names) == sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     assert not diff_locks(lock(old), lock(old), old_direct=was, new_direct=now)
-
-
-RELEASES = ReleaseDiff(
-    "1.0.0",
-    "1.0.1",
-    {
-        "cpu": diff_locks(
-            packages("numpy-1.0-h0", "zlib-1-h0"),
-            packages("numpy-2.0-h0", "zlib-1-h_1"),
-            old_direct={"numpy"},
-            new_direct={"numpy"},
-        ),
-        "gpu": diff_locks((), (), old_direct=(), new_direct=()),
-    },
-)
-
-
-def test_json_has_the_documented_shape() -> None:
-    empty: dict[str, object] = {"changed": {}, "added": {}, "removed": {}, "rebuilt": {}}
-    assert json.loads(render_json(RELEASES)) == {
-        "base": "1.0.0",
-        "target": "1.0.1",
-        "types": {
-            "cpu": {
-                "direct": {**empty, "changed": {"numpy": ["1.0", "2.0"]}},
-                "indirect": {**empty, "rebuilt": {"zlib": ["h0", "h_1"]}},
-            },
-            "gpu": {"direct": empty, "indirect": empty},
-        },
-    }
-
-
-def test_text_is_one_line_a_package() -> None:
-    assert render_text(RELEASES) == (
-        "1.0.0 -> 1.0.1\n\n"
-        "cpu: 1 changed, 1 rebuilt\n"
-        "  direct\n    ~ numpy  1.0 -> 2.0\n"
-        "  indirect\n    = zlib  h0 -> h_1\n\n"
-        "gpu: nothing changed\n"
-    )
-
-
-def test_markdown_is_for_a_pull_request() -> None:
-    assert render_markdown(RELEASES) == (
-        "## 1.0.0 → 1.0.1\n\n### cpu\n\n1 changed, 1 rebuilt.\n\n"
-        "| package | change | version |\n|---|---|---|\n| numpy | changed | 1.0 → 2.0 |\n\n"
-        "<details>\n<summary>Indirect packages</summary>\n\n"
-        "| package | change | version |\n|---|---|---|\n| zlib | rebuilt | h0 → h\\_1 |\n\n</details>\n\n"
-        "### gpu\n\nNothing changed.\n"
-    )

@@ -1,0 +1,90 @@
+"""Files as a git revision has them, read from the object database: the work tree is not looked at. Effects."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lockyard import process
+from lockyard.errors import ConfigError
+from lockyard.tree import SYMLINK, File, Tree
+
+_REVISION_RE = re.compile(r"[^\x00-\x20\x7f-][^\x00-\x20\x7f]*")
+_KEPT = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_COUNT")
+_TIMEOUT = 60.0
+
+
+class GitObjects:
+    """The repository around a directory. `environ` tells git where its configuration is; nothing else of it counts."""
+
+    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+        self._root = root
+        self._env = {
+            "PATH": process.PATH,
+            "LC_ALL": "C",
+            "GIT_OPTIONAL_LOCKS": "0",
+            **{name: environ[name] for name in _KEPT if name in environ},
+        }
+
+    def commit(self, revision: str) -> str:
+        """Return the id of the commit that `revision` names.
+
+        Raises:
+            ConfigError: there is no repository or no such commit, or git is not installed.
+
+        """
+        if not _REVISION_RE.fullmatch(revision):
+            raise ConfigError(f"{revision!r} is not a git revision")
+        argv = self._argv("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        done = process.run(argv, env=self._env, timeout=_TIMEOUT)
+        if done.exit_code == 1:
+            raise ConfigError(f"git has no revision {revision!r}", hint="see git log; fetch it first when it is remote")
+        if done.exit_code != 0:
+            raise ConfigError(f"git cannot read {self._root}: {done.output.strip().removeprefix('fatal: ')}")
+        return done.output.strip()
+
+    def read_tree(self, revision: str, directory: str, *, wanted: Callable[[str], bool] = lambda _: True) -> Tree:
+        """Return the files below `directory` (relative to the root) whose relative paths are `wanted`.
+
+        A directory that the revision has not is an empty tree.
+
+        Raises:
+            ConfigError: there is no such revision, or git cannot be asked.
+
+        """
+        commit = self.commit(revision)
+        prefix = f"{directory}/"
+        found: dict[str, tuple[str, str]] = {}
+        for entry in self._ask("ls-tree", "-r", "-z", commit, "--", prefix).split(b"\0"):
+            head, _, path = entry.partition(b"\t")
+            relative = path.decode(errors="replace").removeprefix(prefix)
+            if path and wanted(relative):
+                mode, _, name = head.decode().split(" ")
+                found[relative] = (mode, name)
+        blobs = self._blobs([name for _, name in found.values()])
+        modes = {"120000": SYMLINK, "100755": 0o755}
+        return Tree({path: File(blobs[name], modes.get(mode, 0o644)) for path, (mode, name) in found.items()})
+
+    def _blobs(self, names: list[str]) -> dict[str, bytes]:
+        """Return object id → bytes, all asked of one process (gitformat: `NAME SP TYPE SP SIZE LF DATA LF`)."""
+        if not names:
+            return {}
+        answer = self._ask("cat-file", "--batch", question="".join(f"{name}\n" for name in names).encode())
+        blobs, at = {}, 0
+        for name in names:
+            end = answer.index(b"\n", at)
+            words = answer[at:end].decode().split(" ")
+            if len(words) != 3 or words[1] != "blob":
+                raise ConfigError(f"git has no file {name}: {' '.join(words[1:])}", hint="the clone may be partial")
+            size = int(words[2])
+            blobs[name] = answer[end + 1 : end + 1 + size]
+            at = end + size + 2
+        return blobs
+
+    def _ask(self, *words: str, question: bytes = b"") -> bytes:
+        answer = process.ask(self._argv(*words), question, env=self._env, timeout=_TIMEOUT)
+        if answer.exit_code != 0:
+            raise ConfigError(f"git {words[0]} failed in {self._root}")
+        return answer.stdout
+
+    def _argv(self, *words: str) -> list[str]:
+        return ["git", "-C", str(self._root), *words]
