@@ -254,6 +254,16 @@ def parse_line(text: str, *, source: str) -> Line:
     return _validate(Line, data, text, source)
 
 
+def validate_toml(model: type[M], text: str, *, source: str, models: Mapping[str, type[Model]]) -> M:
+    """Parse another TOML file as strictly as the configuration; `models` are the tables by their key, for suggestions.
+
+    Raises:
+        ConfigError: it is no TOML, or a value is wrong.
+
+    """
+    return _validate(model, _toml(text, source), text, source, models)
+
+
 def _toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
@@ -261,21 +271,23 @@ def _toml(text: str, source: str) -> dict[str, Any]:
         raise ConfigError(f"{source}: {error}") from error
 
 
-def _validate(model: type[M], data: object, text: str, source: str) -> M:
+def _validate(
+    model: type[M], data: object, text: str, source: str, models: Mapping[str, type[Model]] | None = None
+) -> M:
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
-        problems = [_problem(model, item, text, source) for item in error.errors()]
+        problems = [_problem(model, item, text, source, models or _MODELS) for item in error.errors()]
     first, *rest = problems
     raise ConfigError(first, details=rest)
 
 
-def _problem(model: type[Model], item: Any, text: str, source: str) -> str:
+def _problem(model: type[Model], item: Any, text: str, source: str, models: Mapping[str, type[Model]]) -> str:
     path = [str(part) for part in item["loc"]]
     where = f"{source}:{line_of(text, path)}"
     key = ".".join(path)
     if item["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
+        known = _known_keys(model, path[:-1], models)
         hint = nearest(path[-1], known) or f"valid keys: {', '.join(sorted(known))}"
         return f"{where}: unknown key {key!r}; {hint}"
     if item["type"] == "missing":
@@ -284,16 +296,19 @@ def _problem(model: type[Model], item: Any, text: str, source: str) -> str:
     return f"{where}: {key}: {message}"
 
 
-def _known_keys(model: type[Model], path: list[str]) -> list[str]:
+_MODELS: Mapping[str, type[Model]] = {
+    "variants": Variant,
+    "platform": PlatformOverride,
+    "args": EnvironmentArg,
+    "support": SupportPolicy,
+    "repositories": Repository,
+}
+"""The model of a table, by its key."""
+
+
+def _known_keys(model: type[Model], path: list[str], models: Mapping[str, type[Model]]) -> list[str]:
     """Return the keys of the model that `path` leads to."""
     current: type[Model] = model
-    models: dict[str, type[Model]] = {
-        "variants": Variant,
-        "platform": PlatformOverride,
-        "args": EnvironmentArg,
-        "support": SupportPolicy,
-    }
-    models["repositories"] = Repository
     for part in path:
         current = models.get(part, current)
     return [field.alias or name for name, field in current.model_fields.items()]
