@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from lockyard.app.build import BuildResult, build_release, check_release
-from lockyard.app.images import open_built, run_in_image, suite_of
+from lockyard.app.build import build_release
+from lockyard.app.images import BuildResult, open_built, run_in_image, suite_of
+from lockyard.app.testing import check_release
 from lockyard.app.workspace import Workspace, open_workspace
 from lockyard.checks.plan import Record, parse_record, suite_digest, verify_record
 from lockyard.cli.root import run

@@ -1,28 +1,23 @@
-"""Use cases around images: build a release, test what is built, run a command in an image, explain the layers."""
+"""Use cases around images: build a release, explain its layers."""
 
 import datetime as dt
 import json
 import os
-import platform as machine_platform
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from lockyard import fs
 from lockyard.app.bases import open_base
-from lockyard.app.images import open_built, suite_of, tag_of
+from lockyard.app.images import BuildResult, ImageResult, chosen_platforms, tag_of
 from lockyard.app.lock import current_locks, lock_release, lock_status
+from lockyard.app.testing import run_image_tests
 from lockyard.app.workspace import Workspace, decode
-from lockyard.checks.plan import FILE_NAME as TESTS
-from lockyard.checks.plan import Record, Skipped, format_record, host_platform, plan_tests, suite_digest
-from lockyard.checks.run import run_suite
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.distribution import EnvironmentArg, Line, Variant
 from lockyard.engines.native import NativeEngine
 from lockyard.engines.request import BuildRequest, BuiltImage
-from lockyard.errors import BuildError, ConfigError, ImageTestError
+from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.cache import BlobCache
 from lockyard.oci.image import canonical_json
 from lockyard.oci.layering import FILE_NAME as LAYERS
@@ -36,39 +31,6 @@ from lockyard.version import Version, release_dir
 
 BUILD = "build.json"
 SCHEMA = 1
-_SHOWN_TESTS, _SHOWN_LINES = 10, 12
-TEST_TIMEOUT = 1800.0
-"""Seconds for all image tests of one image."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageResult:
-    """One built image: its layout, its digest, what was made anew, and its tests (`skipped` says why there are none)."""
-
-    image_type: str
-    platform: str
-    tag: str
-    digest: str
-    layout: Path
-    layers: int
-    rebuilt: int
-    size: int
-    """Bytes of all blobs."""
-    rebuilt_size: int
-    fetched: int
-    packages: int
-    seconds: float
-    tests: Record | None = None
-    skipped: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildResult:
-    """A built release; `locked` says whether its lock was made on the way."""
-
-    version: Version
-    images: tuple[ImageResult, ...]
-    locked: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,40 +84,8 @@ def build_release(
         )  # fmt: skip
         images = tuple(_build(release, name, platform, locks[name]) for name, platform in jobs)
     if not skip_tests:
-        images = tuple(_tested(toolbox, workspace, version, image) for image in images)
+        images = tuple(run_image_tests(toolbox, workspace, version, image) for image in images)
     return BuildResult(version=version, images=images, locked=bool(force or missing))
-
-
-def check_release(
-    toolbox: Toolbox,
-    workspace: Workspace,
-    version: Version,
-    *,
-    image_types: tuple[str, ...] = (),
-    platforms: tuple[str, ...] = (),
-    timeout: float = TEST_TIMEOUT,
-) -> BuildResult:
-    """Run the image tests on what is built, and keep their records beside the images.
-
-    Raises:
-        BuildError: an image is not built.
-        ImageTestError: tests failed.
-
-    """
-    images = []
-    for name, variant in workspace.variants(version, image_types).items():
-        for platform in _chosen(variant, name, platforms):
-            layout = open_built(workspace, version, name, platform)
-            image = layout.image
-            images.append(
-                ImageResult(
-                    image_type=name, platform=platform, tag=tag_of(variant, version, name), digest=str(image.digest),
-                    layout=layout.path, layers=len(image.layers), rebuilt=0, size=image.size, rebuilt_size=0, fetched=0,
-                    packages=0, seconds=0.0,
-                )
-            )  # fmt: skip
-    tested = tuple(_tested(toolbox, workspace, version, image, timeout) for image in images)
-    return BuildResult(version=version, images=tested)
 
 
 def explain_layers(
@@ -188,18 +118,11 @@ def _jobs(
 ) -> list[tuple[str, str]]:
     jobs = []
     for name in locks:
-        for platform in _chosen(workspace.line(version).variant(name), name, platforms):
+        for platform in chosen_platforms(workspace.line(version).variant(name), name, platforms):
             if platform not in locks[name].platforms:
                 raise BuildError(f"the lock of {name} has no {platform}", hint=f"lockyard lock {version}")
             jobs.append((name, platform))
     return jobs
-
-
-def _chosen(variant: Variant, name: str, platforms: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [item for item in platforms if item not in variant.platforms]
-    if unknown:
-        raise ConfigError(f"{name} has no platform {unknown[0]}; it has {', '.join(variant.platforms)}")
-    return platforms or variant.platforms
 
 
 def _all_packages(locks: Mapping[str, Lock]) -> dict[str, list[LockedPackage]]:
@@ -335,52 +258,3 @@ def _record(request: BuildRequest, built: BuiltImage, lock: Lock, seconds: Mappi
         "seconds": dict(seconds),
     }
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def _tested(
-    toolbox: Toolbox, workspace: Workspace, version: Version, image: ImageResult, timeout: float = TEST_TIMEOUT
-) -> ImageResult:
-    line = workspace.line(version)
-    flags = line.variant(image.image_type).pytest_flags
-    suite = suite_of(workspace)
-    plan = plan_tests(image.platform, host=host_platform(machine_platform.machine()), suite=suite, skip=False)
-    what = f"{image.image_type} {image.platform}"
-    if isinstance(plan, Skipped):
-        toolbox.log.warning(f"image tests of {what} are skipped: {plan.reason}")
-        return replace(image, skipped=plan.reason)
-    toolbox.log.step(f"testing {what} of {version}")
-    with toolbox.sandbox(image.layout) as runner, fs.temporary_directory(workspace.state_dir, "suite") as place:
-        # A copy of what is hashed: what runs is what the record names.
-        fs.write_tree(suite, place / "tests")
-        done = run_suite(runner, place / "tests", prefix=line.prefix, flags=flags, scratch=place, timeout=timeout)
-    record = Record(
-        manifest=Digest(image.digest), suite=suite_digest(suite, flags), image_type=image.image_type,
-        platform=image.platform, tests=done.tests,
-    )  # fmt: skip
-    fs.atomic_write(image.layout / TESTS, format_record(record).encode())
-    if not record.green:
-        raise _not_green(record, what)
-    toolbox.log.info(f"image tests of {what}: {summary(record)}")
-    return replace(image, tests=record)
-
-
-def summary(record: Record) -> str:
-    """Return the counts of a record for people."""
-    counts = (
-        (record.count("passed"), "passed"),
-        (record.count("failed"), "failed"),
-        (record.count("skipped"), "skipped"),
-    )
-    return ", ".join(f"{number} {name}" for number, name in counts if number or name == "passed")
-
-
-def _not_green(record: Record, what: str) -> ImageTestError:
-    failed = [test for test in record.tests if test.outcome == "failed"]
-    details = []
-    for test in failed[:_SHOWN_TESTS]:
-        details += [test.name, *(f"  {line}" for line in test.detail.strip().splitlines()[-_SHOWN_LINES:])]
-    if not failed:
-        return ImageTestError(f"image tests of {what}: none was executed ({summary(record)})")
-    return ImageTestError(
-        f"image tests of {what} failed: {summary(record)}", hint="nothing was published; mend them", details=details
-    )

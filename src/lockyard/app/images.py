@@ -1,10 +1,12 @@
 """Built images in their places: opened, run."""
 
 import platform as machine_platform
+from dataclasses import dataclass
+from pathlib import Path
 
 from lockyard import fs
 from lockyard.app.workspace import Workspace
-from lockyard.checks.plan import SUITE, host_platform, plain_suite
+from lockyard.checks.plan import SUITE, Record, host_platform, plain_suite
 from lockyard.distribution import Variant
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.image import oci_platform
@@ -13,6 +15,36 @@ from lockyard.oci.values import check_tag
 from lockyard.ports import RunRequest, RunResult, Toolbox
 from lockyard.tree import Tree
 from lockyard.version import Version
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageResult:
+    """One built image: its layout, its digest, what was made anew, and its tests (`skipped` says why there are none)."""
+
+    image_type: str
+    platform: str
+    tag: str
+    digest: str
+    layout: Path
+    layers: int
+    rebuilt: int
+    size: int
+    """Bytes of all blobs."""
+    rebuilt_size: int
+    fetched: int
+    packages: int
+    seconds: float
+    tests: Record | None = None
+    skipped: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """A built release; `locked` says whether its lock was made on the way."""
+
+    version: Version
+    images: tuple[ImageResult, ...]
+    locked: bool = False
 
 
 def run_in_image(
@@ -64,3 +96,16 @@ def tag_of(variant: Variant, version: Version, image_type: str) -> str:
     """
     pattern = variant.tag or "{version}-{type}"
     return check_tag(pattern.replace("{version}", str(version)).replace("{type}", image_type))
+
+
+def chosen_platforms(variant: Variant, name: str, platforms: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the platforms of a variant, or those of them that were asked for.
+
+    Raises:
+        ConfigError: it has no such platform.
+
+    """
+    unknown = [item for item in platforms if item not in variant.platforms]
+    if unknown:
+        raise ConfigError(f"{name} has no platform {unknown[0]}; it has {', '.join(variant.platforms)}")
+    return platforms or variant.platforms

@@ -10,7 +10,7 @@ from lockyard.cli.output import human_size
 from lockyard.version import Version
 
 if TYPE_CHECKING:
-    from lockyard.app.build import BuildResult, ImageResult
+    from lockyard.app.images import BuildResult, ImageResult
 
 _PLATFORM = click.option(
     "--platform", "platforms", multiple=True, metavar="P", help="Only this conda platform, such as linux-64."
@@ -109,7 +109,7 @@ def test_command(
       lockyard test 1.4.2
       lockyard test 1.4.2 --image-type gpu
     """
-    from lockyard.app.build import check_release
+    from lockyard.app.testing import check_release
 
     result = check_release(
         context.toolbox,
@@ -188,7 +188,7 @@ def explain(context: Context, *, version: Version, image_types: tuple[str, ...],
 
 
 def _answer(context: Context, result: "BuildResult", *, as_json: bool) -> None:
-    from lockyard.app.build import summary
+    from lockyard.app.testing import summary
 
     root = context.workspace.root
     if as_json:
@@ -219,7 +219,7 @@ def _line(image: "ImageResult", place: str) -> str:
 def _table(context: Context, result: "BuildResult") -> None:
     from rich.table import Table
 
-    from lockyard.app.build import summary
+    from lockyard.app.testing import summary
 
     table = Table(box=None, pad_edge=False)
     for name in ("image", "packages", "fetched", "layers", "rebuilt", "size", "rebuilt size", "time", "tests"):
