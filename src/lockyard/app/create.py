@@ -48,14 +48,18 @@ def create_release(
 
     """
     target = bump(base, part, identifier)
-    plan = _plan(toolbox, workspace, base, part, target, force=force)
+    request = _request(toolbox, workspace, base, part, target)
+    plan = _plan(workspace, request, force=force)
     for warning in plan.warnings:
         toolbox.log.warning(warning)
     if dry_run:
         return CreateResult(plan, written=False)
     with workspace.lock():
         # What was planned before the lock was held may be overtaken by another command.
-        plan = _plan(toolbox, dataclasses.replace(workspace), base, part, target, force=force)
+        fresh = dataclasses.replace(workspace)
+        now = _request(toolbox, fresh, base, part, target)
+        if now != request:
+            plan = _plan(fresh, now, force=force)
         _write(workspace, plan)
     return CreateResult(plan, written=True)
 
@@ -69,16 +73,15 @@ def read_catalog(workspace: Workspace) -> Catalog:
     return Catalog(releases)
 
 
-def _plan(
-    toolbox: Toolbox, workspace: Workspace, base: Version, part: Bump, target: Version, *, force: bool
-) -> ReleasePlan:
+def _request(toolbox: Toolbox, workspace: Workspace, base: Version, part: Bump, target: Version) -> ReleaseRequest:
+    """Read all that the plan depends on."""
     base_tree = workspace.existing_release(base)
     line = workspace.line(target)
     source = str(workspace.line_path(target).relative_to(workspace.root))
     path = workspace.release_path(target)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{release_dir(target)} is not a directory")
-    request = ReleaseRequest(
+    return ReleaseRequest(
         base=base,
         version=target,
         bump=part,
@@ -93,6 +96,10 @@ def _plan(
         assets=_assets(workspace, line, source),
         environ=toolbox.environ,
     )
+
+
+def _plan(workspace: Workspace, request: ReleaseRequest, *, force: bool) -> ReleasePlan:
+    base = request.base
     latest = Catalog(dict.fromkeys(workspace.versions(), ())).latest(major=base.major, minor=base.minor)
     newer = latest is not None and latest > base and not base.is_pre_release
     try:

@@ -123,9 +123,11 @@ def _print_table(context: Context, plan: "ReleasePlan") -> None:
         style = {"new": "green", "removed": "red"}.get(row.status, "")
         lines.append((style, (row.name, which, row.installed or "-", _may_be(row), _note(row), pins)))
     widths = [max(len(cells[column]) for _, cells in lines) for column in range(len(_HEADINGS))]
+    table = Text()
     for style, cells in lines:
         text = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        context.console.print(Text(f"    {text}", style), soft_wrap=True)
+        table.append(f"    {text}\n", style)
+    context.console.print(table, soft_wrap=True, end="")
 
 
 def _merged(plan: "ReleasePlan") -> "list[tuple[Row, list[str]]]":

@@ -4,6 +4,7 @@ A channel of the configuration is a name (`conda-forge`), a URL, or `file:PATH` 
 file name of a package is `NAME-VERSION-BUILD.conda` or `.tar.bz2` (conda CEP 26 names its parts).
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -97,13 +98,14 @@ def parse_package_url(url: str, *, source: str) -> PackageAddress:
         ConfigError: it is not `BASE/SUBDIR/NAME-VERSION-BUILD.EXT` with a safe base.
 
     """
-    _check_url(url, source)
     base, _, file_name = url.rpartition("/")
+    # A lock has a thousand addresses below a few places; what may stand in the file name is told by its parts.
+    _check_url(base if file_name and base else url, source)
     base, _, subdir = base.rpartition("/")
     file_name = unquote(file_name)
     stem = next((file_name.removesuffix(end) for end in _EXTENSIONS if file_name.endswith(end)), None)
     parts = stem.rsplit("-", 2) if stem is not None else []
-    if not base or not _SUBDIR_RE.fullmatch(subdir) or len(parts) != 3:
+    if not base or base.endswith("/") or not _SUBDIR_RE.fullmatch(subdir) or len(parts) != 3:
         raise ConfigError(f"{source}: {url!r} is not CHANNEL/SUBDIR/NAME-VERSION-BUILD.conda (or .tar.bz2)")
     name, version, build = parts
     check_parts(name, version, build, source=source)
@@ -127,31 +129,42 @@ def check_parts(name: str, version: str, build: str, *, source: str) -> None:
 
 
 def _check_url(url: str, source: str) -> str:
+    problem = _problem(url)
+    if problem is not None:
+        message, hint = problem
+        raise ConfigError(f"{source}: {message}", hint=hint)
+    return url
+
+
+@functools.lru_cache(maxsize=1024)
+def _problem(url: str) -> tuple[str, str | None] | None:
+    """Return what is wrong with an address, and the hint."""
     if _FORBIDDEN_RE.search(url):
-        raise ConfigError(f"{source}: {redact(url)!r} holds a character that an address cannot have")
+        return f"{redact(url)!r} holds a character that an address cannot have", None
     if url.startswith(_FILE):
         path = url.removeprefix(_FILE)
         path = path.removeprefix("//").removeprefix("/") if path.startswith("///") else path
         try:
             check_relative(unquote(path) if path else "")
-        except ConfigError as error:
-            raise ConfigError(
-                f"{source}: {url!r} leaves the distribution's root",
-                hint="a file: path is relative to the root; write file:///… for a place outside of it",
-            ) from error
-        return url
-    parts = urlsplit(url)
+        except ConfigError:
+            hint = "a file: path is relative to the root; write file:///… for a place outside of it"
+            return f"{url!r} leaves the distribution's root", hint
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as an unclosed bracket
+        parts = urlsplit("")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"{source}: {redact(url)!r} is not an http, https or file address")
+        return f"{redact(url)!r} is not an http, https or file address", None
     if "@" in parts.netloc or "/t/" in parts.path:
-        raise ConfigError(
-            f"{source}: {redact(url)!r} holds credentials, which must not reach a committed file",
-            hint="put them into ~/.netrc",
+        return (
+            f"{redact(url)!r} holds credentials, which must not reach a committed file",
+            "put them into ~/.netrc",
         )
     segments = [unquote(segment) for segment in parts.path.split("/")[1:]]
     if any(segment in {"", ".", ".."} or "/" in segment or "\\" in segment for segment in segments):
-        raise ConfigError(f"{source}: {redact(url)!r} is not a plain address")
-    return url
+        return f"{redact(url)!r} is not a plain address", None
+    return None
 
 
 def redact(url: str) -> str:

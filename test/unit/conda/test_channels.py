@@ -40,6 +40,7 @@ def test_a_channel_has_a_name_for_specs_and_a_base(text: str, name: str, base: s
         "https://host.example/a/%2e%2e/b",
         "ftp://host.example/chan",
         "https:///chan",
+        "https://[host/chan",
         "a b",
         "conda-forge\n",
         "-x",
@@ -85,6 +86,7 @@ def test_an_epoch_may_be_encoded() -> None:
         "https://host.example/c/linux-64/a%2Fb-1-0.conda",
         "https://host.example/c/linux-64/a-1-0.conda?x=1",
         "https://host.example/c/linux-64/.a-1-0.conda",
+        "https://linux-64/a-1-0.conda",
     ],
 )
 def test_an_address_that_is_no_safe_package_is_refused(url: str) -> None:
