@@ -141,15 +141,21 @@ def _problem(url: str) -> tuple[str, str | None] | None:
     """Return what is wrong with an address, and the hint."""
     if _FORBIDDEN_RE.search(url):
         return f"{redact(url)!r} holds a character that an address cannot have", None
-    if url.startswith(_FILE):
-        path = url.removeprefix(_FILE)
-        path = path.removeprefix("//").removeprefix("/") if path.startswith("///") else path
-        try:
-            check_relative(unquote(path) if path else "")
-        except ConfigError:
-            hint = "a file: path is relative to the root; write file:///… for a place outside of it"
-            return f"{url!r} leaves the distribution's root", hint
-        return None
+    return _file_problem(url) if url.startswith(_FILE) else _http_problem(url)
+
+
+def _file_problem(url: str) -> tuple[str, str | None] | None:
+    path = url.removeprefix(_FILE)
+    path = path.removeprefix("//").removeprefix("/") if path.startswith("///") else path
+    try:
+        check_relative(unquote(path) if path else "")
+    except ConfigError:
+        hint = "a file: path is relative to the root; write file:///… for a place outside of it"
+        return f"{url!r} leaves the distribution's root", hint
+    return None
+
+
+def _http_problem(url: str) -> tuple[str, str | None] | None:
     try:
         parts = urlsplit(url)
     except ValueError:  # such as an unclosed bracket
