@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from lockyard.conda.lock import LockedPackage
+from lockyard.oci.image import Image
+from lockyard.oci.values import Digest
 
 
 class Log(Protocol):
@@ -127,6 +129,35 @@ class Runner(Protocol):
         """Run one command to its end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An image in a daemon: its name there, bytes of layers that were sent, and how many layers were there before."""
+
+    name: str
+    sent: int
+    shared: int
+
+
+class Daemon(Protocol):
+    """A container engine of this machine that images are loaded into."""
+
+    def load(self, image: Image, blobs: Mapping[Digest, Path], name: str) -> Loaded:
+        """Load an image as `NAME:TAG`; `blobs` says where its layers are.
+
+        Raises:
+            BuildError: the daemon refuses it.
+
+        """
+
+    def close(self) -> None:
+        """Close connections."""
+
+
+def no_daemon() -> Daemon | None:
+    """Find no daemon."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Toolbox:
     """The effects, as factories where they load something heavy."""
@@ -141,6 +172,8 @@ class Toolbox:
     """Takes an OCI layout (its only image) and gives a runner inside it."""
     registry: "RegistryFactory"
     """Takes a repository (`HOST/NAME` or `oci:DIR`) and gives its registry."""
+    daemon: Callable[[], Daemon | None] = no_daemon
+    """Gives the reachable container engine; `None` when there is none."""
 
 
 class RegistryFactory(Protocol):

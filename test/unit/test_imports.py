@@ -33,6 +33,7 @@ EDGE = {
     "oci.cache",
     "oci.bases",
     "engines.native",
+    "engines.daemon",
     "engines.sandbox",
     "registry.client",
     "registry.directory",

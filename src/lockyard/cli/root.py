@@ -17,7 +17,7 @@ from lockyard import __version__
 from lockyard.cli.options import Context
 from lockyard.cli.output import ConsoleLog
 from lockyard.errors import LockyardError
-from lockyard.ports import Log, PackageSource, RegistryPort, Runner, Solver, Toolbox
+from lockyard.ports import Daemon, Log, PackageSource, RegistryPort, Runner, Solver, Toolbox
 
 if TYPE_CHECKING:
     from lockyard.cli.output import Color, LogFormat
@@ -80,6 +80,11 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
 
         return RegistryClient(target, DockerCredentials(environ), insecure=insecure, pull_only=pull_only, log=log)
 
+    def daemon() -> Daemon | None:
+        from lockyard.engines.daemon import open_daemon
+
+        return open_daemon(environ, log)
+
     return Toolbox(
         log=log,
         clock=SystemClock(),
@@ -89,6 +94,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
         packages=packages,
         sandbox=sandbox,
         registry=registry,
+        daemon=daemon,
     )
 
 
