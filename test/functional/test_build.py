@@ -19,9 +19,11 @@ from lockyard.cli.root import run
 from lockyard.conda.formats import write_lock_json
 from lockyard.conda.lock import Lock
 from lockyard.errors import BuildError, ConfigError, HashMismatchError, ImageTestError, LockyardError, StaleLockError
+from lockyard.oci.image import Image
 from lockyard.oci.layout import read_layout
 from lockyard.oci.tar import Compression
-from lockyard.ports import Clock, RunRequest, RunResult, Toolbox
+from lockyard.oci.values import Digest
+from lockyard.ports import Clock, Loaded, RunRequest, RunResult, Toolbox
 from lockyard.version import Version
 from support.effects import RecordingLog
 from support.packages import PLACEHOLDER, DirectorySource, Node, Package
@@ -450,3 +452,42 @@ def test_the_commands(make_site: MakeSite, capsys: pytest.CaptureFixture[str]) -
     assert out == ""
     assert f"{RELEASE}/Dockerfile:7" in err
     assert cli(site, "build", "1.0.0", "--build-arg", "x") == 2
+
+
+@dataclass
+class FakeDaemon:
+    """A daemon that remembers what it was given, or refuses it."""
+
+    names: list[str] = field(default_factory=list)
+    refusal: str = ""
+
+    def load(self, image: Image, blobs: Mapping[Digest, Path], name: str) -> Loaded:
+        if self.refusal:
+            raise BuildError(self.refusal)
+        assert all(blobs[layer.descriptor.digest].is_file() for layer in image.layers)
+        self.names.append(name)
+        return Loaded(name, 1, 0)
+
+    def close(self) -> None:
+        self.names.append("closed")
+
+
+def test_a_reachable_daemon_gets_the_images(make_site: MakeSite, capsys: pytest.CaptureFixture[str]) -> None:
+    site, daemon = make_site(), FakeDaemon()
+
+    def build(*args: str) -> str:
+        toolbox = replace(site.toolbox, daemon=lambda: daemon)
+        args = ("--root", str(site.root), "build", "1.0.0", "--skip-tests", *args)
+        assert run(args, environ={}, make=lambda log, environ: replace(toolbox, log=log)) == 0
+        return capsys.readouterr().err
+
+    err = build()
+    assert daemon.names == ["localhost/site:1.0.0-cpu", "localhost/site:1.0.0-gpu", "closed"]
+    assert err.splitlines()[-1].strip() == "run it: docker run --rm -it localhost/site:1.0.0-cpu"
+    daemon.names.clear()
+    assert "lockyard run 1.0.0 --image-type cpu -- python" in build("--no-load").splitlines()[-1]
+    assert not daemon.names
+    daemon.refusal = "no space"
+    err = build()
+    assert "localhost/site:1.0.0-cpu is not in Docker: no space" in err
+    assert "lockyard run" in err.splitlines()[-1]

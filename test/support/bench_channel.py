@@ -63,9 +63,9 @@ def _fill(place: Path, demo: Path, work: Path) -> None:
     known = {record["name"] for records in old.values() for record in records.values()} | {pin.name for pin in pins}
     records: dict[str, dict[str, Mapping[str, Any]]] = {subdir: dict(items) for subdir, items in old.items()}
     pool = place / "pool"
-    for subdir in old:
+    for subdir, items in old.items():
         (pool / subdir).mkdir(parents=True, exist_ok=True)
-        for name in old[subdir]:
+        for name in items:
             _link(demo / subdir / name, pool / subdir / name)
 
     def make(pin: Pin) -> tuple[Package, dict[str, Any]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from lockyard.app.bases import open_base
 from lockyard.app.images import BuildResult, ImageResult, chosen_platforms, tag_of
+from lockyard.app.loading import load_images
 from lockyard.app.lock import current_locks, lock_release, lock_status
 from lockyard.app.testing import run_image_tests
 from lockyard.app.workspace import Workspace, decode
@@ -58,10 +59,12 @@ def build_release(
     force: bool = False,
     build_args: Mapping[str, str] | None = None,
     workers: int | None = None,
+    load: bool = True,
 ) -> BuildResult:
     """Build the images of a release, all of them, then test all of them.
 
-    Without a lock it is made; `force` makes it again. `workers` changes no byte.
+    Without a lock it is made; `force` makes it again. `workers` changes no byte. `load` puts this machine's images into
+    a reachable Docker daemon; one that refuses them is a warning.
 
     Raises:
         StaleLockError: the lock does not belong to the inputs beside it.
@@ -83,6 +86,8 @@ def build_release(
             workers or os.cpu_count() or 1, build_args or {},
         )  # fmt: skip
         images = tuple(_build(release, name, platform, locks[name]) for name, platform in jobs)
+    if load:
+        images = load_images(toolbox, workspace, version, images)
     if not skip_tests:
         images = tuple(run_image_tests(toolbox, workspace, version, image) for image in images)
     return BuildResult(version=version, images=images, locked=bool(force or missing))

@@ -36,6 +36,8 @@ class ImageResult:
     seconds: float
     tests: Record | None = None
     skipped: str = ""
+    loaded: str = ""
+    """The image's name in the Docker daemon, when it is there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
 @click.option("--skip-tests", is_flag=True, help="Run no image tests; what is published is marked untested.")
 @click.option("--force", is_flag=True, help="Solve again, even when there is a lock.")
 @click.option("--build-arg", "build_args", multiple=True, callback=_build_args, metavar="K=V", help="A build argument.")
+@click.option("--no-load", is_flag=True, help="Load nothing into a Docker daemon.")
 @click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Busy threads [default: processors].")
 @json_option
 @pass_context
@@ -45,6 +46,7 @@ def build(
     skip_tests: bool,
     force: bool,
     build_args: dict[str, str],
+    no_load: bool,
     workers: int | None,
     as_json: bool,
 ) -> None:
@@ -52,6 +54,7 @@ def build(
 
     Needs no daemon and no root. Each image becomes an OCI layout in out/VERSION/TYPE/PLATFORM/, the same bytes from any
     directory on any machine; layers that did not change come from the cache. Without a lock the release is locked first.
+    A reachable Docker daemon (DOCKER_HOST) gets the images too, as IMAGE:VERSION-TYPE; only layers that it lacks are sent.
     Prints TYPE PLATFORM DIGEST PATH, one image a line.
 
     \b
@@ -72,6 +75,7 @@ def build(
         force=force,
         build_args=build_args,
         workers=workers,
+        load=not no_load,
     )
     _table(context, result)
     _answer(context, result, as_json=as_json)
@@ -204,6 +208,7 @@ def _answer(context: Context, result: "BuildResult", *, as_json: bool) -> None:
                 "size": image.size,
                 "tests": summary(image.tests) if image.tests else None,
                 "skipped": image.skipped or None,
+                "loaded": image.loaded or None,
             }
             for image in result.images
         ]
@@ -240,12 +245,19 @@ def _table(context: Context, result: "BuildResult") -> None:
 
 
 def _how_to_run(context: Context, result: "BuildResult") -> None:
+    """Say as the last line how the first image is run: by the daemon that has it, else without one."""
     if not result.images:
         return
     image = result.images[0]
+    say = context.toolbox.log
+    for item in result.images:
+        if item.loaded:
+            say.info(f"in Docker: {item.loaded}")
+    if image.loaded:
+        say.info(f"run it: docker run --rm -it {image.loaded}")
+        return
     place = image.layout.relative_to(context.workspace.root)
     name = f"{context.workspace.distribution.image}:{image.tag}"
-    say = context.toolbox.log
     say.info(f"load it into Docker: skopeo copy oci:{place}:{image.tag} docker-daemon:{name}")
     say.info(f"run it here: lockyard run {result.version} --image-type {image.image_type} -- python")
 

@@ -6,6 +6,7 @@ already, as the lower layers of an image that it holds. A daemon that wants them
 
 import contextlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -139,7 +140,7 @@ def archive_of(
             with _layer(layer, blobs[layer.descriptor.digest]) as stream:
                 size = stream.seek(0, 2)
                 stream.seek(0)
-                yield from _member(file, iter(lambda: stream.read(BLOCK), b""), size)  # noqa: B023 - used up here
+                yield from _member(file, iter(lambda: stream.read(BLOCK), b""), size)
         advance(layer.descriptor.size)
     yield bytes(1024)
 
@@ -160,7 +161,8 @@ def _layer(layer: Layer, path: Path) -> Iterator[IO[bytes]]:
         import zstandard
 
         with tempfile.TemporaryFile() as plain:
-            zstandard.ZstdDecompressor().copy_stream(stream, plain)
+            with zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True) as reader:
+                shutil.copyfileobj(reader, plain, BLOCK)
             yield plain
 
 
