@@ -208,6 +208,10 @@ class RegistryPort(Protocol):
     def registry(self) -> str | None:
         """What repositories must share to mount each other's blobs; `None` when there is no mounting."""
 
+    @property
+    def max_blob(self) -> int | None:
+        """Bytes of the largest blob that it takes, `None` without a limit."""
+
     def manifest_digest(self, reference: str) -> str | None:
         """Return the digest behind a reference, `None` when there is none."""
 

@@ -214,6 +214,10 @@ class Injected:
     def registry(self) -> str | None:
         return self._port.registry
 
+    @property
+    def max_blob(self) -> int | None:
+        return self._port.max_blob
+
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._port, name)
 

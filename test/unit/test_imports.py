@@ -36,6 +36,7 @@ EDGE = {
     "engines.daemon",
     "engines.sandbox",
     "registry.client",
+    "registry.ecr",
     "registry.directory",
     "registry.credentials",
     "registry.journal",

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,23 +13,20 @@ from lockyard.app.published import (
     Published,
     check_records,
     merge_record,
-    published_versions,
     read_built,
     read_record,
     to_push,
 )
+from lockyard.app.targets import Place, aim, open_places, present, resolve
 from lockyard.app.workspace import Workspace
-from lockyard.distribution import Repository, Variant, nearest
 from lockyard.errors import ConfigError
-from lockyard.oci.values import Reference
-from lockyard.ports import RegistryPort, Toolbox
+from lockyard.ports import Toolbox
 from lockyard.registry.journal import open_journal
-from lockyard.registry.plan import Present, PushImage, PushPlan, Target, plan_push
+from lockyard.registry.plan import PushPlan, plan_push
 from lockyard.registry.push import PushReport, run_push
-from lockyard.tags import exact_tag, floating_tags, is_ambiguous, version_of_tag
+from lockyard.tags import exact_tag
 from lockyard.version import Version
 
-_OCI = "oci:"
 PUSH_RECORD = "push.json"
 """What the last push of a version did, in its output directory."""
 
@@ -54,18 +51,6 @@ class PublishResult:
         return tuple(f"{item.repository}@{item.digest} {tag}" for item in self.published for tag in item.tags)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A repository of this run: as the configuration names it, and opened."""
-
-    repository: Repository
-    port: RegistryPort
-
-    @property
-    def name(self) -> str:
-        return self.repository.uri
-
-
 def publish_release(
     toolbox: Toolbox,
     workspace: Workspace,
@@ -77,13 +62,14 @@ def publish_release(
     dry_run: bool = False,
     move_tag: bool = False,
     insecure: bool = False,
+    region: str | None = None,
     image_refs: Path | None = None,
 ) -> PublishResult:
     """Push what was built of `version` to all `targets`: aliases of the configuration, `HOST/NAME` or `oci:DIR`.
 
     Blobs and manifests go first, then the exact tags everywhere, then the floating tags. Only images whose test record
     belongs to exactly these bytes are published; with `skip_tests` exact tags alone, marked untested. A relative `oci:DIR`
-    is below the root. What was published is recorded in the release's `images.json`, and line by line in `image_refs`.
+    is below the root; `region` replaces the region of ECR repositories. What was published is recorded in the release's `images.json`, and line by line in `image_refs`.
 
     Raises:
         ConfigError: a target is malformed, or the release does not exist.
@@ -95,7 +81,7 @@ def publish_release(
     """
     if move_tag and not version.is_pre_release:
         raise ConfigError(f"{version} is final: its exact tags never move", hint="--move-tag is for pre-releases")
-    repositories = _resolve(workspace, targets)
+    repositories = resolve(workspace, targets, region=region)
     workspace.existing_release(version)
     variants = workspace.variants(version, image_types)
     built = read_built(workspace, version, variants)
@@ -109,22 +95,18 @@ def publish_release(
     with contextlib.ExitStack() as stack:
         if not dry_run:
             stack.enter_context(fs.lock(workspace.state_dir / "push" / f"{version}.lock"))
-        places = []
-        for repository in repositories:
-            port = toolbox.registry(_address(workspace, repository), insecure=insecure)
-            stack.callback(port.close)
-            places.append(_Place(repository, port))
-        aims = [_target(workspace, version, variants, place, floating=tested) for place in places]
-        present = {place.name: _present(place.port, images, aim) for place, aim in zip(places, aims, strict=True)}
-        plan = plan_push(images, aims, present, move_tags=move_tag)
+        places = stack.enter_context(open_places(toolbox, workspace, repositories, insecure=insecure))
+        aims = [aim(workspace, version, variants, place, floating=tested) for place in places]
+        there = {place.name: present(place.port, images, item) for place, item in zip(places, aims, strict=True)}
+        plan = plan_push(images, aims, there, move_tags=move_tag)
         published = tuple(
             Published(
                 image_type=image.image_type,
-                repository=aim.repository,
+                repository=item.repository,
                 digest=image.top.digest,
-                tags=(image.tag, *aim.floating.get(image.image_type, ())),
+                tags=(image.tag, *item.floating.get(image.image_type, ())),
             )
-            for aim in aims
+            for item in aims
             for image in images
         )
         result = PublishResult(version=version, plan=plan, published=published, tested=tested)
@@ -140,7 +122,7 @@ def _push(
     workspace: Workspace,
     plan: PublishResult,
     built: Iterable[Built],
-    places: Iterable[_Place],
+    places: Iterable[Place],
     image_refs: Path | None,
 ) -> PublishResult:
     ports = {place.name: place.port for place in places}
@@ -167,94 +149,3 @@ def _push(
             fs.atomic_write(image_refs, "".join(f"{line}\n" for line in result.lines).encode())
         journal.remove()
     return result
-
-
-def _resolve(workspace: Workspace, targets: Sequence[str]) -> tuple[Repository, ...]:
-    """Return the distinct repositories behind aliases and addresses, in the order that was asked."""
-    if not targets:
-        known = ", ".join(workspace.distribution.repositories) or "none is configured"
-        raise ConfigError("publish where to?", hint=f"give --target-ecr-repo REPOSITORY (aliases: {known})")
-    found: dict[str, Repository] = {}
-    for target in targets:
-        repository = workspace.distribution.repository(target)
-        if not repository.uri.startswith(_OCI) and "/" not in repository.uri:
-            aliases = list(workspace.distribution.repositories)
-            raise ConfigError(
-                f"{target!r} is neither a repository nor an alias of one",
-                hint=nearest(target, aliases) or "write HOST/NAME, oci:DIR, or add it to [tool.lockyard.repositories]",
-            )
-        _check(repository.uri)
-        found.setdefault(repository.uri, repository)
-    return tuple(found.values())
-
-
-def _check(uri: str) -> None:
-    if uri.startswith(_OCI):
-        path = uri.removeprefix(_OCI)
-        if not path or ":" in path:
-            raise ConfigError(f"{uri!r} names no directory that other tools can read", hint="write oci:DIR")
-        return
-    reference = Reference.parse(uri)
-    if reference.tag or reference.digest:
-        raise ConfigError(f"{uri!r} names an image, not a repository", hint=f"write {reference.repository}")
-
-
-def _address(workspace: Workspace, repository: Repository) -> str:
-    if repository.uri.startswith(_OCI):
-        return f"{_OCI}{workspace.root / repository.uri.removeprefix(_OCI)}"
-    return repository.uri
-
-
-def _target(
-    workspace: Workspace, version: Version, variants: Mapping[str, Variant], place: _Place, *, floating: bool
-) -> Target:
-    """Return where to push and which tags float there; a staging repository and an untested image move none."""
-    tags: dict[str, tuple[str, ...]] = {}
-    if floating and not place.repository.stage:
-        listed = place.port.tags()
-        stages = {
-            item.uri for name in workspace.distribution.repositories
-            if (item := workspace.distribution.repository(name)).stage
-        }  # fmt: skip
-        for image_type, variant in variants.items():
-            known = published_versions(workspace, image_type, stages=stages)
-            known |= _tagged_versions(place.port, listed, variant.tag, image_type)
-            tags[image_type] = floating_tags(version, known, template=variant.tag, image_type=image_type)
-    return Target(repository=place.name, registry=place.port.registry, floating=tags, movable=place.repository.stage)
-
-
-def _tagged_versions(
-    port: RegistryPort, listed: Iterable[str], template: str | None, image_type: str
-) -> frozenset[Version]:
-    """Return the versions whose exact tags are in a repository.
-
-    `1.4.2-beta` may be the exact tag of a release or what 1.4.2-beta.1 floats: it floats when it leads to one of those.
-    """
-    found = {}
-    for tag in listed:
-        version = version_of_tag(tag, template=template, image_type=image_type)
-        if version is not None:
-            found[version] = tag
-    unclear = [version for version in found if is_ambiguous(version)]
-    for version in unclear:
-        longer = [
-            tag for other, tag in found.items()
-            if other.final == version.final and other.pre[:1] == version.pre and len(other.pre) > 1
-        ]  # fmt: skip
-        digest = port.manifest_digest(found[version]) if longer else None
-        if digest is not None and digest in {port.manifest_digest(tag) for tag in longer}:
-            del found[version]
-    return frozenset(found)
-
-
-def _present(port: RegistryPort, images: Sequence[PushImage], target: Target) -> Present:
-    """Ask a repository what it has of `images`."""
-    blobs = {blob.digest: blob.size for image in images for blob in image.blobs}
-    manifests = {manifest.digest for image in images for manifest in image.manifests}
-    tags = [image.tag for image in images] + [tag for some in target.floating.values() for tag in some]
-    found = {tag: port.manifest_digest(tag) for tag in tags}
-    return Present(
-        blobs=port.present_blobs(blobs),
-        manifests=frozenset(digest for digest in manifests if port.manifest_digest(digest) is not None),
-        tags={tag: digest for tag, digest in found.items() if digest is not None},
-    )

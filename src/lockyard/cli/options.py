@@ -102,3 +102,10 @@ def json_option(function: F) -> F:
 def dry_run_option(function: F) -> F:
     """Give the command `dry_run`."""
     return click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")(function)
+
+
+def region_option(function: F) -> F:
+    """Give the command `region`."""
+    return click.option("--region", metavar="R", help="The AWS region of ECR repositories [default: their own].")(
+        function
+    )

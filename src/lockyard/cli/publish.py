@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockyard.cli.options import Context, dry_run_option, image_type_option, json_option, pass_context, version_argument
+from lockyard.cli.options import (
+    Context,
+    dry_run_option,
+    image_type_option,
+    json_option,
+    pass_context,
+    region_option,
+    version_argument,
+)
 from lockyard.version import Version
 
 if TYPE_CHECKING:
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
     "--target-ecr-repo", "targets", multiple=True, metavar="R",
     help="Where to: an alias of [tool.lockyard.repositories], HOST/NAME or oci:DIR below the root (repeatable).",
 )  # fmt: skip
+@region_option
 @image_type_option
 @click.option("--skip-tests", is_flag=True, help="Push untested images: exact tags only, marked untested.")
 @click.option("--move-tag", is_flag=True, help="Let the exact tag of a pre-release move to this build.")
@@ -37,6 +46,7 @@ def push(
     skip_tests: bool,
     move_tag: bool,
     insecure: bool,
+    region: str | None,
     image_refs: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -65,6 +75,7 @@ def push(
         dry_run=dry_run,
         move_tag=move_tag,
         insecure=insecure,
+        region=region,
         image_refs=image_refs,
     )
     _summary(context, result)

@@ -21,6 +21,10 @@ from lockyard.ports import Daemon, Log, PackageSource, RegistryPort, Runner, Sol
 
 if TYPE_CHECKING:
     from lockyard.cli.output import Color, LogFormat
+    from lockyard.registry.credentials import DockerCredentials
+    from lockyard.registry.ecr import EcrAccess
+    from lockyard.registry.places import EcrPlace
+    from lockyard.registry.transport import CredentialSource
 
 INTERRUPTED = 130
 UNEXPECTED = 1
@@ -70,15 +74,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
 
         return open_sandbox(layout, cache_dir=cache, log=log)
 
-    def registry(target: str, *, insecure: bool = False, pull_only: bool = False) -> RegistryPort:
-        if target.startswith("oci:"):
-            from lockyard.registry.directory import OciDirectory
-
-            return OciDirectory(Path(target.removeprefix("oci:")))
-        from lockyard.registry.client import RegistryClient
-        from lockyard.registry.credentials import DockerCredentials
-
-        return RegistryClient(target, DockerCredentials(environ), insecure=insecure, pull_only=pull_only, log=log)
+    registry = RegistryOpener(log, environ)
 
     def daemon() -> Daemon | None:
         from lockyard.engines.daemon import open_daemon
@@ -96,6 +92,48 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
         registry=registry,
         daemon=daemon,
     )
+
+
+class RegistryOpener:
+    """The `RegistryFactory` port: repositories of one registry share connections, login and quotas."""
+
+    def __init__(self, log: Log, environ: Mapping[str, str]) -> None:
+        self._log = log
+        self._environ = environ
+        self._shared: dict[str, Any] = {}
+
+    def __call__(self, target: str, *, insecure: bool = False, pull_only: bool = False) -> RegistryPort:
+        """Open `HOST/NAME` or `oci:DIR`."""
+        if target.startswith("oci:"):
+            from lockyard.registry.directory import OciDirectory
+
+            return OciDirectory(Path(target.removeprefix("oci:")))
+        from lockyard.registry.client import RegistryClient
+        from lockyard.registry.places import parse_ecr
+        from lockyard.registry.transport import TransportPool
+
+        place = parse_ecr(target)
+        if place is None or (place.is_public and pull_only):  # everybody may pull from ECR Public
+            credentials: "CredentialSource" = self._docker()
+        else:
+            credentials = self.ecr(place)
+        pool = self._shared.setdefault(f"pool {type(credentials).__name__}", TransportPool())
+        return RegistryClient(target, credentials, insecure=insecure, pull_only=pull_only, log=self._log, pool=pool)
+
+    def ecr(self, place: "EcrPlace") -> "EcrAccess":
+        """Return what opens the registry of `place`; the same for all its repositories."""
+        if place.host not in self._shared:
+            from lockyard.registry.ecr import EcrAccess
+
+            self._shared[place.host] = EcrAccess(place, now=SystemClock().now)
+        access: EcrAccess = self._shared[place.host]
+        return access
+
+    def _docker(self) -> "DockerCredentials":
+        from lockyard.registry.credentials import DockerCredentials
+
+        found: DockerCredentials = self._shared.setdefault("docker", DockerCredentials(self._environ))
+        return found
 
 
 def cache_dir(environ: Mapping[str, str]) -> Path:

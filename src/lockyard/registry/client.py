@@ -19,7 +19,8 @@ from lockyard.ports import Log, UploadSession
 from lockyard.registry import wire
 from lockyard.registry.blobfile import BlobFile
 from lockyard.registry.download import Download
-from lockyard.registry.transport import CredentialSource, RefusedError, Reply, Request, Transport
+from lockyard.registry.places import profile_of
+from lockyard.registry.transport import CredentialSource, RefusedError, Reply, Request, Transport, TransportPool
 
 SMALL: Final = 1 << 20
 """Bytes up to which a blob goes in one request, checked in memory before it is sent."""
@@ -44,6 +45,7 @@ class RegistryClient:
         retries: how often temporary failures are tried again.
         chunk: bytes of one upload request.
         pull_only: tokens are asked for pulling only, which anonymous users of public registries get.
+        pool: shares connections and logins with other repositories.
 
     Raises:
         ConfigError: the repository is malformed.
@@ -60,6 +62,7 @@ class RegistryClient:
         retries: http.Retries | None = None,
         chunk: int = CHUNK,
         pull_only: bool = False,
+        pool: TransportPool | None = None,
     ) -> None:
         reference = Reference.parse(repository)
         if reference.tag or reference.digest:
@@ -67,7 +70,20 @@ class RegistryClient:
         self._log = log
         self._chunk = chunk
         self._name = _path_name(reference)
-        self._wire = Transport(reference.host, credentials, insecure=insecure, retries=retries or http.Retries())
+        self._repository = reference.repository
+        self._profile = profile_of(reference.repository)
+        self._pool = pool or TransportPool()
+        self._wire = self._pool.lease(
+            reference.host,
+            insecure=insecure,
+            make=lambda: Transport(
+                reference.host,
+                credentials,
+                insecure=insecure,
+                retries=retries or http.Retries(),
+                profile=self._profile,
+            ),
+        )
         self._scopes = (f"repository:{self._name}:{'pull' if pull_only else 'pull,push'}",)
 
     @property
@@ -75,9 +91,14 @@ class RegistryClient:
         """The host."""
         return self._wire.host
 
+    @property
+    def max_blob(self) -> int | None:
+        """Bytes of the largest blob that the registry takes."""
+        return self._profile.max_blob
+
     def close(self) -> None:
-        """Close connections."""
-        self._wire.close()
+        """Close connections, unless other repositories use them."""
+        self._pool.release(self._wire)
 
     def manifest_digest(self, reference: str) -> str | None:
         """Return the digest behind a tag or digest."""
@@ -101,24 +122,30 @@ class RegistryClient:
 
     def put_manifest(self, reference: str, body: bytes, media_type: str) -> None:
         """Put a manifest under a tag or digest."""
-        reply = self._wire.call(
-            Request(
-                method="PUT", url=self._url(f"manifests/{reference}"), allowed=(200, 201, 202), scopes=self._scopes,
-                headers={"Content-Type": media_type}, body=lambda: iter((body,)), length=len(body),
-            )
+        request = Request(
+            method="PUT", url=self._url(f"manifests/{reference}"), allowed=(200, 201, 202), scopes=self._scopes,
+            headers={"Content-Type": media_type}, body=lambda: iter((body,)), length=len(body),
         )  # fmt: skip
+        try:
+            reply = self._wire.call(request)
+        except RefusedError as error:
+            if self._profile.create and "immutable" in error.message:
+                error.hint = f"lockyard repositories check {self._repository} says how to let floating tags move"
+            raise
         stated = reply.headers.get("docker-content-digest")
         if stated and stated != str(Digest.of(body)):
             raise RegistryError(f"{wire.shown(reply.url)}: stored as {wire.plain(stated)}, not as {Digest.of(body)}")
 
     def tags(self) -> tuple[str, ...]:
-        """Return all tags, sorted."""
+        """Return all tags, sorted; a repository that no push makes must be there."""
         url: str | None = self._url("tags/list?n=1000")
         seen: set[str] = set()
         found: set[str] = set()
         while url is not None and url not in seen:
             seen.add(url)
             reply = self._wire.call(Request(method="GET", url=url, allowed=(200, 404), scopes=self._scopes))
+            if reply.status == 404 and self._profile.create and b"NAME_UNKNOWN" in reply.body:
+                raise RegistryError(f"{self._repository} does not exist", hint=self._profile.create)
             if reply.status == 404:
                 break
             found.update(_tag_names(reply))

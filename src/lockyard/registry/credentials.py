@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,27 @@ class DockerCredentials:
         self._path = (
             Path(place) if place else Path(environ.get("HOME") or "~").expanduser() / ".docker"
         ) / "config.json"
+        self._guard = threading.Lock()
+        self._found: dict[str, Credential | None] = {}
 
-    def for_host(self, host: str) -> Credential | None:
-        """Return the credential of `HOST[:PORT]`, `None` when the store has none.
+    def for_host(self, host: str, *, refused: Credential | None = None) -> Credential | None:
+        """Return the credential of `HOST[:PORT]`, `None` when the store has none; a `refused` one is looked up anew.
 
         Raises:
             ConfigError: the store is malformed, or its helper fails.
 
         """
+        with self._guard:
+            if host not in self._found or (refused is not None and self._found[host] == refused):
+                self._found[host] = self._look_up(host)
+            return self._found[host]
+
+    @staticmethod
+    def endpoint(_: str) -> str:
+        """Docker's store names hosts only."""
+        return ""
+
+    def _look_up(self, host: str) -> Credential | None:
         config = self._read()
         keys = [host, f"https://{host}", f"https://{host}/", f"https://{host}/v1/", f"https://{host}/v2/"]
         keys = [_HUB, *keys] if host == "docker.io" else keys

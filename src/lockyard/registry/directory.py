@@ -45,6 +45,11 @@ class OciDirectory:
         """A directory mounts nothing."""
         return
 
+    @property
+    def max_blob(self) -> None:
+        """A directory takes every size."""
+        return
+
     def close(self) -> None:
         """Nothing is open."""
 

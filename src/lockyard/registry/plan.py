@@ -65,13 +65,14 @@ class Target:
 
     `repository` is `HOST/NAME` or `oci:DIR`; blobs are mounted between repositories of the same `registry`, `None`
     when it cannot mount. `floating` maps an image type to the tags that move there. In a staging repository (`movable`)
-    exact tags may move.
+    exact tags may move. `max_blob` is the size in bytes of the largest blob that it takes, `None` without a limit.
     """
 
     repository: str
     registry: str | None = None
     floating: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     movable: bool = False
+    max_blob: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +207,7 @@ def plan_push(
 
     """
     _refuse_collisions(images, targets)
+    _refuse_sizes(images, targets)
     _refuse_moves(images, targets, present, move_tags=move_tags)
     stages: list[Stage] = []
     present_bytes = 0
@@ -268,6 +270,17 @@ def _refuse_moves(
             hint="publish this build as the next version; only a pre-release may move, with --move-tag",
             details=taken[1:],
         )
+
+
+def _refuse_sizes(images: Sequence[PushImage], targets: Sequence[Target]) -> None:
+    for target in targets:
+        for blob in _distinct_blobs(images):
+            if target.max_blob is not None and blob.size > target.max_blob:
+                raise RegistryError(
+                    f"{target.repository} takes layers of at most {target.max_blob} bytes, "
+                    f"{blob.digest} has {blob.size}",
+                    hint="spread its packages over several layers in layers.json; nothing was sent",
+                )
 
 
 def _refuse_collisions(images: Sequence[PushImage], targets: Sequence[Target]) -> None:

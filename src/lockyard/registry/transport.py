@@ -3,7 +3,7 @@
 Credentials are sent to the registry's own origin and to the token server that it names, nowhere else.
 """
 
-import base64
+import datetime as dt
 import json
 import threading
 import time
@@ -15,6 +15,8 @@ from urllib.parse import urlencode, urlsplit
 from lockyard import http
 from lockyard.errors import RegistryError
 from lockyard.registry import wire
+from lockyard.registry.pacer import Pacer
+from lockyard.registry.places import GENERIC, Profile, operation
 from lockyard.registry.wire import Challenge, Credential
 
 if TYPE_CHECKING:
@@ -29,10 +31,13 @@ _AGAIN = "run the same command again: what is there is not sent again"
 
 
 class CredentialSource(Protocol):
-    """Gives credentials when a registry asks for them."""
+    """Gives credentials when a registry asks for them, the same ones until they end or are refused; thread-safe."""
 
-    def for_host(self, host: str) -> Credential | None:
-        """Return the credential of a registry, `None` for anonymous access."""
+    def for_host(self, host: str, *, refused: Credential | None = None) -> Credential | None:
+        """Return the credential of a registry, `None` for anonymous access; another one than `refused` if there is."""
+
+    def endpoint(self, host: str) -> str:
+        """Return the base address of a registry, empty when its host says it all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,21 +80,28 @@ class Transport:
     """Requests to the registry `host`; thread-safe.
 
     `call` tries again while failures are temporary, `attempt` does not. Plain http goes to this machine only, unless
-    `insecure`.
+    `insecure`. No operation is asked for more often than `profile` allows.
     """
 
-    def __init__(self, host: str, credentials: CredentialSource, *, insecure: bool, retries: http.Retries) -> None:
+    def __init__(
+        self,
+        host: str,
+        credentials: CredentialSource,
+        *,
+        insecure: bool,
+        retries: http.Retries,
+        profile: Profile = GENERIC,
+    ) -> None:
         self.host = host
         self.retries = retries
         self.insecure = insecure
+        self._pacer = Pacer(profile.rates, sleep=retries.sleep)
         self._credentials = credentials
         self._client: httpx.Client | None = None
         self._base = ""
         self._base_lock = threading.Lock()
         self._challenges: tuple[Challenge, ...] = ()
-        self._credential: Credential | None = None
-        self._credential_lock = threading.Lock()
-        self._asked = False
+        self._token_guard = threading.Lock()
         self._tokens: dict[tuple[str, ...], tuple[str, float]] = {}
         self._token_locks: dict[tuple[str, ...], threading.Lock] = {}
         self._secrets: set[str] = set()
@@ -103,11 +115,12 @@ class Transport:
         """Return `https://HOST` or, where it is allowed and answers, `http://HOST`."""
         with self._base_lock:
             if not self._base:
+                known = self._credentials.endpoint(self.host)
                 # As other tools do: this machine is never reached through a proxy.
-                outside = not wire.is_loopback(self.host)
+                outside = not wire.is_loopback(urlsplit(known).netloc or self.host)
                 self._client = self._client or http.make_client(follow_redirects=False, trust_env=outside)
                 try:
-                    self._base = self.retries.call(self._discover)
+                    self._base = self.retries.call(lambda: self._discover(known))
                 except http.TransferError as error:
                     raise self.failure(error) from error
             return self._base
@@ -146,14 +159,19 @@ class Transport:
             return reply
         raise self._refusal(request.method, reply)
 
-    def _discover(self) -> str:
+    def _bases(self, known: str) -> tuple[str, ...]:
+        """Return the addresses to try, in this order."""
+        if known:
+            return (wire.follow(f"https://{self.host}", known, allow_plain=self.insecure),)
         host = "registry-1.docker.io" if self.host == "docker.io" else self.host
         # On this machine registries mostly speak plain http; elsewhere it is tried only when https does not answer.
         loopback = wire.is_loopback(host)
         schemes = ("http", "https") if loopback else ("https", "http") if self.insecure else ("https",)
+        return tuple(f"{scheme}://{host}" for scheme in schemes)
+
+    def _discover(self, known: str) -> str:
         problems: list[http.TransferError] = []
-        for scheme in schemes:
-            base = f"{scheme}://{host}"
+        for base in self._bases(known):
             try:
                 reply = self._once(Request(method="GET", url=f"{base}/v2/", allowed=(200,)), None)
             except http.TransferError as error:
@@ -172,7 +190,7 @@ class Transport:
             return self._once(request, None)  # a storage server: it gets the data, never the credentials
         used = self._authorization(request.scopes, stale=None)
         reply = self._once(request, used)
-        if reply.status != 401:
+        if not _wants_login(reply):
             return reply
         self._challenges = wire.parse_challenges(reply.headers.get("www-authenticate", "")) or self._challenges
         fresh = self._authorization(request.scopes, stale=used)
@@ -183,21 +201,21 @@ class Transport:
         for challenge in self._challenges:
             if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
                 return f"Bearer {self._token(challenge, scopes, stale)}"
-            if challenge.scheme == "basic" and (credential := self._credential_once()) is not None:
-                return _basic(credential)
+            if challenge.scheme == "basic" and (credential := self._credential()) is not None:
+                if wire.basic(credential) != stale:
+                    return wire.basic(credential)
+                fresh = self._credential(credential)
+                return wire.basic(fresh) if fresh is not None else None
         return None
 
-    def _credential_once(self) -> Credential | None:
-        with self._credential_lock:
-            if not self._asked:
-                found = self._credentials.for_host(self.host)
-                self._credential, self._asked = found, True
-                if found is not None:
-                    self._keep_secret(found.password, found.identity_token, _basic(found).partition(" ")[2])
-            return self._credential
+    def _credential(self, refused: Credential | None = None) -> Credential | None:
+        found = self._credentials.for_host(self.host, refused=refused)
+        if found is not None:
+            self._keep_secret(found.password, found.identity_token, wire.basic(found).partition(" ")[2])
+        return found
 
     def _token(self, challenge: Challenge, scopes: tuple[str, ...], stale: str | None) -> str:
-        with self._credential_lock:
+        with self._token_guard:
             lock = self._token_locks.setdefault(scopes, threading.Lock())
         with lock:  # one request per scope, however many threads want it
             token, until = self._tokens.get(scopes, ("", 0.0))
@@ -214,25 +232,27 @@ class Transport:
             return token
 
     def _fetch_token(self, challenge: Challenge, scopes: tuple[str, ...]) -> dict[str, Any]:
-        realm = wire.follow(self._base, challenge.parameters["realm"], allow_plain=self.insecure)
-        service = challenge.parameters.get("service", "")
-        credential = self._credential_once()
-        authorization = None
-        if credential is not None and credential.identity_token:
-            request = _refresh(realm, credential.identity_token, service, scopes)
-        else:
-            fields = [("service", service)] * bool(service) + [("scope", scope) for scope in scopes]
-            url = f"{realm}{'&' if urlsplit(realm).query else '?'}{urlencode(fields)}"
-            request = Request(method="GET", url=url, allowed=(200,))
-            authorization = _basic(credential) if credential is not None else None
-        reply = self._once(request, authorization)
+        credential = self._credential()
+        reply = self._ask_token(challenge, scopes, credential)
+        if reply.status == 401 and credential is not None and (fresh := self._credential(credential)) != credential:
+            reply = self._ask_token(challenge, scopes, fresh)
         if reply.status != 200:
-            raise self._refusal(request.method, reply)
+            raise self._refusal("GET", reply)
         try:
             value = json.loads(reply.body)
         except ValueError:
             value = None
         return value if isinstance(value, dict) else {}
+
+    def _ask_token(self, challenge: Challenge, scopes: tuple[str, ...], credential: Credential | None) -> Reply:
+        realm = wire.follow(self._base, challenge.parameters["realm"], allow_plain=self.insecure)
+        service = challenge.parameters.get("service", "")
+        if credential is not None and credential.identity_token:
+            return self._once(_refresh(realm, credential.identity_token, service, scopes), None)
+        fields = [("service", service)] * bool(service) + [("scope", scope) for scope in scopes]
+        url = f"{realm}{'&' if urlsplit(realm).query else '?'}{urlencode(fields)}"
+        authorization = wire.basic(credential) if credential is not None else None
+        return self._once(Request(method="GET", url=url, allowed=(200,)), authorization)
 
     def _once(self, request: Request, authorization: str | None) -> Reply:
         """Send one request and read its answer, up to a cap."""
@@ -244,6 +264,7 @@ class Transport:
             headers["Authorization"] = authorization
         if request.method in {"POST", "PUT", "PATCH"}:
             headers["Content-Length"] = str(request.length)
+        self._pacer.take(operation(request.method, request.url))
         with http.transfer_errors(request.method, wire.shown(request.url)):
             content = request.body() if request.body is not None else None
             built = client.build_request(request.method, request.url, headers=headers, content=content)
@@ -259,8 +280,7 @@ class Transport:
     def _refusal(self, method: str, reply: Reply) -> http.TransferError | RefusedError:
         text = self._scrub(f"{method} {wire.shown(reply.url)}: {wire.error_text(reply.status, reply.body)}")
         if reply.status in {408, 425, 429} or reply.status >= 500:
-            asked = reply.headers.get("retry-after", "")
-            wait = float(asked) if asked.isascii() and asked.isdigit() else None
+            wait = wire.retry_after(reply.headers.get("retry-after", ""), dt.datetime.now(dt.UTC))
             return http.TransferError(text, status=reply.status, temporary=True, wait=wait)
         hint = None
         if reply.status in {401, 403}:
@@ -277,10 +297,35 @@ class Transport:
         return text
 
 
-def _basic(credential: Credential) -> str:
-    """Return the header of Basic authentication (RFC 7617)."""
-    pair = f"{credential.username}:{credential.password}".encode()
-    return f"Basic {base64.b64encode(pair).decode()}"
+class TransportPool:
+    """Transports that several repositories of a registry share: one connection pool, one login; thread-safe."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._leases: dict[tuple[str, bool], tuple[Transport, int]] = {}
+
+    def lease(self, host: str, *, insecure: bool, make: Callable[[], Transport]) -> Transport:
+        """Return the transport to `host`, made at the first lease."""
+        with self._guard:
+            transport, count = self._leases.get((host, insecure)) or (make(), 0)
+            self._leases[host, insecure] = (transport, count + 1)
+            return transport
+
+    def release(self, transport: Transport) -> None:
+        """Give a lease back; the last one closes the connections."""
+        key = (transport.host, transport.insecure)
+        with self._guard:
+            _, count = self._leases[key]
+            if count > 1:
+                self._leases[key] = (transport, count - 1)
+                return
+            del self._leases[key]
+        transport.close()
+
+
+def _wants_login(reply: Reply) -> bool:
+    """Tell whether a newer login may help; ECR calls an expired token forbidden, and to HEAD it gives no reason."""
+    return reply.status == 401 or (reply.status == 403 and (not reply.body or b"has expired" in reply.body))
 
 
 def _refresh(realm: str, token: str, service: str, scopes: tuple[str, ...]) -> Request:

@@ -3,6 +3,10 @@
 Nothing that a registry sends reaches a message unbounded or with control characters, and no address with its query.
 """
 
+import base64
+import binascii
+import datetime as dt
+import email.utils
 import http
 import ipaddress
 import json
@@ -59,6 +63,41 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
         else:
             parameters[name.lower()] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
     return tuple(found)
+
+
+def basic(credential: Credential) -> str:
+    """Return the header of Basic authentication (RFC 7617)."""
+    pair = f"{credential.username}:{credential.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"
+
+
+def decode_basic(text: str) -> str:
+    """Return `NAME:PASSWORD` from its base64 form.
+
+    Raises:
+        ValueError: it is none; the message does not quote it.
+
+    """
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise ValueError("damaged base64") from None
+
+
+def retry_after(text: str, now: dt.datetime) -> float | None:
+    """Return the seconds that a `Retry-After` header asks for: a number or a date (RFC 9110, 10.2.3).
+
+    >>> retry_after("7", dt.datetime.now(dt.UTC)), retry_after("soon", dt.datetime.now(dt.UTC))
+    (7.0, None)
+    """
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=dt.UTC)
+    return max(0.0, (date - now).total_seconds())
 
 
 def error_text(status: int, body: bytes) -> str:

@@ -108,3 +108,15 @@ def test_a_helper_is_a_plain_name(tmp_path: Path, name: str) -> None:
 def test_a_helper_that_is_not_installed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gave no answer"):
         store(tmp_path, {"credsStore": "absent"}, PATH="/nowhere").for_host(HOST)
+
+
+def test_the_store_is_read_once_and_again_when_it_was_refused(tmp_path: Path) -> None:
+    """A helper may have a newer token by then."""
+    credentials = store(tmp_path, {"auths": {HOST: {"username": "me", "password": "old"}}})
+    old = credentials.for_host(HOST)
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {HOST: {"username": "me", "password": "new"}}}))
+    assert credentials.for_host(HOST) == old
+    new = credentials.for_host(HOST, refused=old)
+    assert new is not None
+    assert new.password == "new"
+    assert credentials.for_host(HOST) == new == credentials.for_host(HOST, refused=old)
