@@ -114,7 +114,7 @@ class RegistryOpener:
 
         place = parse_ecr(target)
         if place is None or (place.is_public and pull_only):  # everybody may pull from ECR Public
-            credentials: "CredentialSource" = self._docker()
+            credentials: CredentialSource = self._docker()
         else:
             credentials = self.ecr(place)
         pool = self._shared.setdefault(f"pool {type(credentials).__name__}", TransportPool())
