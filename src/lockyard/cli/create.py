@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -100,8 +100,7 @@ def _tell(context: Context, result: "CreateResult", *, lock: bool) -> None:
     """Say on stderr what the reviewer should know."""
     plan, say = result.plan, context.toolbox.log
     say.step(f"{plan.base} → {plan.version} ({plan.bump}){'' if result.written else ', nothing is written'}")
-    if context.log.verbosity >= 0 and context.log.log_format == "text":
-        _print_table(context, plan)
+    context.log.table(_table(plan))
     for note in plan.notes:
         say.info(note)
     for path in plan.kept:
@@ -112,10 +111,8 @@ def _tell(context: Context, result: "CreateResult", *, lock: bool) -> None:
         say.info(f"next: lockyard lock {plan.version}")
 
 
-def _print_table(context: Context, plan: "ReleasePlan") -> None:
-    """Print the reviewer's table; its lines are never folded, so that a log can be searched."""
-    from rich.text import Text
-
+def _table(plan: "ReleasePlan") -> Iterator[tuple[str, str]]:
+    """Yield style and text of each line of the reviewer's table."""
     lines: list[tuple[str, tuple[str, ...]]] = [("bold", _HEADINGS)]
     for row, types in _merged(plan):
         which = "all" if len(types) == len(plan.types) else ", ".join(types)
@@ -123,11 +120,8 @@ def _print_table(context: Context, plan: "ReleasePlan") -> None:
         style = {"new": "green", "removed": "red"}.get(row.status, "")
         lines.append((style, (row.name, which, row.installed or "-", _may_be(row), _note(row), pins)))
     widths = [max(len(cells[column]) for _, cells in lines) for column in range(len(_HEADINGS))]
-    table = Text()
     for style, cells in lines:
-        text = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        table.append(f"    {text}\n", style)
-    context.console.print(table, soft_wrap=True, end="")
+        yield style, "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _merged(plan: "ReleasePlan") -> "list[tuple[Row, list[str]]]":

@@ -1,18 +1,19 @@
 """How the story looks: stderr for people or as JSON lines; stdout only ever carries the answer."""
 
 import contextlib
+import functools
 import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
-
-from rich.console import Console
-from rich.markup import escape
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 from lockyard.errors import LockyardError
 from lockyard.reports.text import human_size as human_size  # noqa: PLC0414 - commands find it here
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LogFormat = Literal["text", "json"]
 Color = Literal["auto", "always", "never"]
@@ -43,31 +44,42 @@ class ConsoleLog:
         self.verbosity = verbosity
         self.log_format = log_format
         self.color = color
-        self.console = Console(
+
+    @functools.cached_property
+    def console(self) -> "Console":
+        """The console on stderr; rich is loaded for styles, tables and bars only."""
+        from rich.console import Console
+
+        return Console(
             stderr=True,
-            force_terminal=True if color == "always" else None,
-            no_color=True if color == "never" else None,
+            force_terminal=True if self.color == "always" else None,
+            no_color=True if self.color == "never" else None,
             highlight=False,
             # A pipe has no width: leave room for tables.
             width=None if sys.stderr.isatty() else 160,
             soft_wrap=not sys.stderr.isatty(),
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether stderr is neither a terminal nor to be coloured all the same."""
+        return self.color != "always" and not sys.stderr.isatty()
+
     def step(self, message: str) -> None:
         """Say that a stage begins."""
-        self._say("step", message, 0, "[bold cyan]==>[/] [bold]{}[/]")
+        self._say("step", message, 0, ("bold cyan", "==> "), "bold")
 
     def info(self, message: str) -> None:
         """Say a fact of interest."""
-        self._say("info", message, 0, "    {}")
+        self._say("info", message, 0, ("", "    "))
 
     def detail(self, message: str) -> None:
         """Say what only `-v` shows."""
-        self._say("detail", message, 1, "    [dim]{}[/]")
+        self._say("detail", message, 1, ("", "    "), "dim")
 
     def warning(self, message: str) -> None:
         """Say what the user should look at."""
-        self._say("warning", message, -1, "[yellow]warning:[/] {}")
+        self._say("warning", message, -1, ("yellow", "warning: "))
 
     def error(self, error: LockyardError) -> None:
         """Print a failure: message, details, the next step."""
@@ -80,11 +92,23 @@ class ConsoleLog:
                 exit_code=error.exit_code,
             )
             return
-        self.console.print(f"[bold red]error:[/] {escape(redact(error.message))}")
+        self._print(("bold red", "error: "), ("", redact(error.message)))
         for line in error.details:
-            self.console.print(f"  {escape(redact(line))}")
+            self._print(("", f"  {redact(line)}"))
         if error.hint:
-            self.console.print(f"[bold]next:[/] {escape(redact(error.hint))}")
+            self._print(("bold", "next: "), ("", redact(error.hint)))
+
+    def interrupted(self) -> None:
+        """Say that the user ended the command."""
+        self._print(("", "interrupted"))
+
+    def table(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Print (style, line) rows as they are, never folded, so that a log can be searched; nothing when quiet."""
+        if self.verbosity < 0 or self.log_format == "json":
+            return
+        lines = [("", "    "), *(part for style, line in rows for part in ((style, line), ("", "\n    ")))][:-1]
+        if lines:
+            self._print(*lines, soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self, description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
@@ -107,6 +131,7 @@ class ConsoleLog:
     @contextlib.contextmanager
     def _bar(self, description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         from rich import progress as bars
+        from rich.markup import escape
 
         figures: tuple[bars.ProgressColumn, ...] = (
             (bars.DownloadColumn(), bars.TransferSpeedColumn()) if unit == "B" else (bars.MofNCompleteColumn(),)
@@ -116,13 +141,23 @@ class ConsoleLog:
             task = progress.add_task(escape(description), total=total)
             yield lambda amount: progress.advance(task, amount)
 
-    def _say(self, kind: str, message: str, level: int, style: str) -> None:
+    def _say(self, kind: str, message: str, level: int, head: tuple[str, str], style: str = "") -> None:
         if level > self.verbosity:
             return
         if self.log_format == "json":
             self._json(kind=kind, message=message)
             return
-        self.console.print(style.format(escape(redact(message))))
+        self._print(head, (style, redact(message)))
+
+    def _print(self, *parts: tuple[str, str], soft_wrap: bool | None = None) -> None:
+        """Print pieces of (style, text) as one line."""
+        if self.is_plain:
+            sys.stderr.write("".join(text for _, text in parts) + "\n")
+            sys.stderr.flush()
+            return
+        from rich.text import Text
+
+        self.console.print(Text.assemble(*((text, style) for style, text in parts)), soft_wrap=soft_wrap)
 
     def _json(self, **fields: Any) -> None:
         sys.stderr.write(redact(json.dumps(fields, sort_keys=True)) + "\n")

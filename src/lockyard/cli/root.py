@@ -215,6 +215,8 @@ def root_command(
       lockyard build 1.4.2 --target-ecr-repo registry.example.com/team/image
     """
     start = ctx.obj
+    if color == "auto" and start.environ.get("FORCE_COLOR"):
+        color = "always"
     log = ConsoleLog(verbosity=-1 if quiet else verbose, log_format=log_format, color=color)
     start.log = log
     ctx.obj = Context(start.make_toolbox(log, start.environ), log, root)
@@ -260,7 +262,7 @@ def _failures(start: Start, *, verbose: bool) -> Iterator[list[int]]:
         error.show()
         outcome.append(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _log(start).console.print("interrupted")
+        _log(start).interrupted()
         outcome.append(INTERRUPTED)
     except LockyardError as error:
         _log(start).error(error)
