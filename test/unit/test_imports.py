@@ -25,6 +25,7 @@ INFRASTRUCTURE = {
     "registry.download",
     "oci.rootfs",
     "oci.pulled",
+    "conda.indexes",
 }
 EDGE = {
     "conda.solve",

@@ -65,18 +65,22 @@ def lock_release(
     fresh: bool = False,
     update: Collection[str] = (),
     exclude_newer: dt.datetime | None = None,
+    offline: bool = False,
     dry_run: bool = False,
 ) -> LockResult:
     """Solve the release's image types and write their locks, exports and the layer plan as one step.
 
-    Nothing is written when nothing changes. `exclude_newer` is aware; `update` names packages that shall move.
+    Nothing is written when nothing changes. `exclude_newer` is aware; `update` names packages that shall move;
+    `offline` takes the channels' indexes from the cache.
 
     Raises:
         UnsatisfiableError: no set of packages meets the specs.
         ConfigError: an input is missing or malformed, or `update` names a package that is in no lock.
 
     """
-    wishes = Wishes(update=frozenset(name.lower() for name in update), fresh=fresh, exclude_newer=exclude_newer)
+    wishes = Wishes(
+        update=frozenset(name.lower() for name in update), fresh=fresh, exclude_newer=exclude_newer, offline=offline
+    )
     with workspace.lock():
         tree = _release(workspace, version)
         base_version, base_tree = _base(workspace, tree, version)

@@ -60,11 +60,12 @@ class TypeInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What the user asked: `--update` names, `--fresh`, `--exclude-newer` (aware)."""
+    """What the user asked: `--update` names, `--fresh`, `--exclude-newer` (aware), `--offline`."""
 
     update: frozenset[str] = frozenset()
     fresh: bool = False
     exclude_newer: dt.datetime | None = None
+    offline: bool = False
 
 
 @dataclass
@@ -185,6 +186,7 @@ class Solving:
             virtual_packages=inputs.inputs.virtual_packages[platform],
             preferred=tuple(preferred.values()),
             exclude_newer=self.wishes.exclude_newer,
+            offline=self.wishes.offline,
         )
         packages, lowered = self._bounded(request, bounds, old, inputs.image_type, lines)
         packages, stuck = self._moved(_with_bounds(request, bounds, lowered), old, packages, before)

@@ -49,6 +49,7 @@ class MomentType(click.ParamType[dt.datetime, str]):
 @click.option("--update", multiple=True, metavar="PKG", help="Move this package to the newest that fits (repeatable).")
 @click.option("--fresh", is_flag=True, help="Solve anew: prefer nothing of the earlier locks.")
 @click.option("--exclude-newer", type=MomentType(), metavar="DATE", help="Ignore packages made after DATE.")
+@click.option("--offline", is_flag=True, help="Use the channel indexes that are in the cache; ask no network.")
 @dry_run_option
 @json_option
 @pass_context
@@ -61,6 +62,7 @@ def lock(
     update: tuple[str, ...],
     fresh: bool,
     exclude_newer: dt.datetime | None,
+    offline: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -78,8 +80,10 @@ def lock(
       lockyard lock 1.4.2 --fresh --exclude-newer 2026-01-31 --dry-run
     """
     if check:
-        if update or fresh or exclude_newer or dry_run:
-            raise click.UsageError("--check only looks: it takes no --update, --fresh, --exclude-newer or --dry-run")
+        if update or fresh or exclude_newer or offline or dry_run:
+            raise click.UsageError(
+                "--check only looks: it takes no --update, --fresh, --exclude-newer, --offline or --dry-run"
+            )
         _check(context, version, image_types, as_json=as_json)
         return
     from lockyard.app.lock import lock_release
@@ -92,6 +96,7 @@ def lock(
         update=update,
         fresh=fresh,
         exclude_newer=exclude_newer,
+        offline=offline,
         dry_run=dry_run,
     )
     tell(context, result, dry_run=dry_run)

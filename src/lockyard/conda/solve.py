@@ -8,25 +8,22 @@ the old lock; and the interpreter crashes when it ends right after a rattler cor
 
 import asyncio
 import datetime as dt
-import hashlib
 import json
-import shutil
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
-from lockyard import fs, http
-from lockyard.conda.channels import Channel, parse_channels
+from lockyard import http
+from lockyard.conda.indexes import Indexes, OpenChannel
 from lockyard.conda.lock import LockedPackage
-from lockyard.errors import BuildError, ConfigError, UnsatisfiableError
+from lockyard.errors import ConfigError, UnsatisfiableError
 from lockyard.ports import Log, SolveRequest
 
 if TYPE_CHECKING:
     import rattler
 
 T = TypeVar("T")
-_SCHEMA = 1
 _RECORD_FIELDS = (
     ("build_number", 0),
     ("md5", None),
@@ -73,7 +70,7 @@ class RattlerSolver:
         make_client: Callable[[], Any] = http.make_client,
         retries: http.Retries | None = None,
     ) -> None:
-        self._indexes = _Indexes(cache_dir / "index" / "v1", log, make_client, retries or http.Retries())
+        self._indexes = Indexes(cache_dir, log, make_client, retries or http.Retries())
 
     def solve(self, request: SolveRequest) -> tuple[LockedPackage, ...]:
         """Return the packages in install order, as rattler installs them.
@@ -114,23 +111,8 @@ class RattlerSolver:
         return lost
 
 
-class _OpenChannel:
-    """A channel's indexes, opened, and the records that were asked for."""
-
-    def __init__(self, channel: Channel, base_url: str, subdirs: Sequence["rattler.SparseRepoData"]) -> None:
-        self.channel = channel
-        self.base_url = base_url
-        self.subdirs = subdirs
-        self._records: dict[str, list[rattler.RepoDataRecord]] = {}
-
-    def records(self, name: str) -> list["rattler.RepoDataRecord"]:
-        if name not in self._records:
-            self._records[name] = [record for index in self.subdirs for record in index.load_records(name)]
-        return self._records[name]
-
-
 def _preferred(
-    channels: Sequence[_OpenChannel], request: SolveRequest
+    channels: Sequence[OpenChannel], request: SolveRequest
 ) -> tuple[list["rattler.RepoDataRecord"], frozenset[str]]:
     """Return the index's own records for the preferred packages, and the names that have none."""
     cutoff = _utc(request.exclude_newer)
@@ -168,7 +150,7 @@ def _is_same(record: "rattler.RepoDataRecord", package: LockedPackage) -> bool:
 
 
 def _in_install_order(
-    records: Sequence["rattler.RepoDataRecord"], channels: Sequence[_OpenChannel]
+    records: Sequence["rattler.RepoDataRecord"], channels: Sequence[OpenChannel]
 ) -> tuple[LockedPackage, ...]:
     import rattler
 
@@ -178,7 +160,7 @@ def _in_install_order(
     return tuple(_locked(by_name[record.name.normalized], channels) for record in ordered)
 
 
-def _locked(record: "rattler.RepoDataRecord", channels: Sequence[_OpenChannel]) -> LockedPackage:
+def _locked(record: "rattler.RepoDataRecord", channels: Sequence[OpenChannel]) -> LockedPackage:
     value = json.loads(record.to_json())
     origin = max(
         (item for item in channels if record.url.startswith(item.base_url)), key=lambda item: len(item.base_url)
@@ -233,137 +215,3 @@ def _virtual_packages(request: SolveRequest) -> list["rattler.GenericVirtualPack
 def _utc(moment: dt.datetime | None) -> dt.datetime | None:
     """Return the same moment in UTC: rattler reads the clock face of any other zone as UTC."""
     return None if moment is None else moment.astimezone(dt.UTC)
-
-
-class _Indexes:
-    """Index files of channels: local ones in place, compressed and remote ones below `place`."""
-
-    def __init__(self, place: Path, log: Log, make_client: Callable[[], Any], retries: http.Retries) -> None:
-        self._place = place
-        self._log = log
-        self._make_client = make_client
-        self._retries = retries
-        self._open: dict[tuple[object, ...], _OpenChannel] = {}
-
-    def open(self, request: SolveRequest) -> list[_OpenChannel]:
-        """Open the channels of a request in their order.
-
-        Raises:
-            ConfigError: a channel is not there or holds no index for the platform.
-            BuildError: a channel cannot be reached.
-
-        """
-        opened = []
-        for channel in parse_channels(request.channels, source="channels"):
-            key = (channel.base, request.platform, request.root, request.offline)
-            if key not in self._open:
-                self._open[key] = self._open_channel(channel, request)
-            opened.append(self._open[key])
-        return opened
-
-    def _open_channel(self, channel: Channel, request: SolveRequest) -> _OpenChannel:
-        import rattler
-
-        # Local channels get addresses of rattler's own making, so that no host path reaches a record.
-        opened = rattler.Channel(channel.name if channel.is_local else channel.base)
-        subdirs = []
-        for subdir in (request.platform, "noarch"):
-            path = (
-                self._local(channel, subdir, request.root)
-                if channel.is_local
-                else self._remote(channel, subdir, request)
-            )
-            if path is None:
-                continue
-            try:
-                subdirs.append(rattler.SparseRepoData(opened, subdir, path))
-            except Exception as error:  # rattler has no class of its own for a malformed index
-                raise ConfigError(f"channel {channel.text}: the index of {subdir} does not parse: {error}") from error
-        if not subdirs:
-            raise ConfigError(
-                f"channel {channel.text} has no index (repodata.json) for {request.platform} and none for noarch"
-            )
-        return _OpenChannel(channel, opened.base_url, subdirs)
-
-    def _local(self, channel: Channel, subdir: str, root: Path) -> Path | None:
-        path = unquote(channel.base.removeprefix("file:"))
-        directory = Path(path[2:]) if path.startswith("///") else fs.inside(root, path, source="channels")
-        if not directory.is_dir():
-            raise ConfigError(f"channel {channel.text}: there is no directory {directory}")
-        plain = directory / subdir / "repodata.json"
-        packed = directory / subdir / "repodata.json.zst"
-        if plain.is_file():
-            return plain
-        if not packed.is_file():
-            return None
-        with packed.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        target = self._place / "local" / f"{digest}.json"
-        if not target.is_file():
-            self._unpack(packed, target, channel)
-        return target
-
-    def _remote(self, channel: Channel, subdir: str, request: SolveRequest) -> Path | None:
-        entry = self._place / hashlib.sha256(channel.base.encode()).hexdigest()[:32] / f"{subdir}.json"
-        meta = entry.with_suffix(".meta.json")
-        known = _read_meta(meta) if entry.is_file() else {}
-        if request.offline:
-            if not entry.is_file():
-                raise ConfigError(
-                    f"channel {channel.text}: its index of {subdir} is not in the cache, and this is offline"
-                )
-            return entry
-        self._log.detail(f"index of {channel.name}/{subdir}")
-        with self._make_client() as client, fs.temporary_directory(entry.parent, subdir) as stage:
-            for name in ("repodata.json.zst", "repodata.json"):
-                url = f"{channel.base}/{subdir}/{name}"
-                validators = (
-                    {key: value for key, value in known.items() if key != "url"} if known.get("url") == url else {}
-                )
-                try:
-                    found = http.fetch_if_changed(
-                        client, url, stage / name, validators=validators, retries=self._retries
-                    )
-                except http.TransferError as error:
-                    if error.status == 404:
-                        continue
-                    raise BuildError(f"channel {channel.text} cannot be reached: {error}") from error
-                if found is not None:
-                    self._keep(stage / name, entry, channel)
-                    fs.atomic_write(meta, json.dumps({"schema": _SCHEMA, "url": url, **found}, sort_keys=True).encode())
-                return entry
-        return None
-
-    def _keep(self, fetched: Path, entry: Path, channel: Channel) -> None:
-        if fetched.suffix == ".zst":
-            self._unpack(fetched, entry, channel)
-        else:
-            fetched.replace(entry)
-
-    @staticmethod
-    def _unpack(packed: Path, target: Path, channel: Channel) -> None:
-        import zstandard
-
-        with fs.temporary_directory(target.parent, target.stem) as stage:
-            try:
-                with (
-                    packed.open("rb") as stream,
-                    zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(stream) as reader,
-                    (stage / "index").open("wb") as out,
-                ):
-                    shutil.copyfileobj(reader, out, 1 << 20)
-            except zstandard.ZstdError as error:
-                raise ConfigError(f"channel {channel.text}: {packed.name} is damaged: {error}") from error
-            (stage / "index").replace(target)
-
-
-def _read_meta(path: Path) -> Mapping[str, str]:
-    """Return address and validators of a cached index; nothing when they cannot be read."""
-    try:
-        value = json.loads(fs.read_file(path) or b"{}")
-    except ValueError:
-        return {}
-    if not isinstance(value, dict) or value.get("schema") != _SCHEMA:
-        return {}
-    keys: Iterable[str] = ("url", "etag", "last-modified")
-    return {key: value[key] for key in keys if isinstance(value.get(key), str)}

@@ -1,0 +1,276 @@
+"""Channel indexes on disk, effects: local ones in place, remote ones fetched once, kept, and asked for changes.
+
+`index/v1/CHANNEL/SUBDIR.json` in the cache is a remote channel's `repodata.json` (conda CEP 16 and 36), where CHANNEL is
+the first half of the sha256 of the channel's address; `SUBDIR.meta.json` beside it says where it came from and what the
+server calls it. What does not parse is never kept, so a truncated answer cannot outlive its request.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from lockyard import fs, http
+from lockyard.conda.channels import Channel, parse_channels
+from lockyard.errors import BuildError, ConfigError
+from lockyard.ports import Log, SolveRequest
+
+if TYPE_CHECKING:
+    import rattler
+
+_SCHEMA = 1
+_WORKERS = 4
+_VALIDATORS = ("etag", "last-modified")
+Progress = Callable[[int], None]
+
+
+def index_path(cache_dir: Path, channel: Channel, subdir: str) -> Path:
+    """Return the cached index of a remote channel, there or not."""
+    return _entry(cache_dir / "index" / "v1", channel, subdir)
+
+
+class OpenChannel:
+    """A channel's indexes, opened, and the records that were asked for."""
+
+    def __init__(self, channel: Channel, base_url: str, subdirs: Sequence["rattler.SparseRepoData"]) -> None:
+        self.channel = channel
+        self.base_url = base_url
+        self.subdirs = subdirs
+        self._records: dict[str, list[rattler.RepoDataRecord]] = {}
+
+    def records(self, name: str) -> list["rattler.RepoDataRecord"]:
+        """Return all records of a package name."""
+        if name not in self._records:
+            self._records[name] = [record for index in self.subdirs for record in index.load_records(name)]
+        return self._records[name]
+
+
+class Indexes:
+    """The indexes that one process uses; each is opened, and a remote one fetched, once."""
+
+    def __init__(self, cache_dir: Path, log: Log, make_client: Callable[[], Any], retries: http.Retries) -> None:
+        self._place = cache_dir / "index" / "v1"
+        self._log = log
+        self._make_client = make_client
+        self._retries = retries
+        self._open: dict[tuple[object, ...], OpenChannel] = {}
+
+    def open(self, request: SolveRequest) -> list[OpenChannel]:
+        """Open the channels of a request in their order; remote indexes come in parallel.
+
+        Raises:
+            ConfigError: a channel is not there or holds no index for the platform, or it is offline and not cached.
+            BuildError: a channel cannot be reached, or gives an index that does not parse.
+
+        """
+        channels = parse_channels(request.channels, source="channels")
+        keys = {channel: (channel.base, request.platform, request.root, request.offline) for channel in channels}
+        missing = [channel for channel in channels if keys[channel] not in self._open]
+        paths = self._paths(missing, request)
+        for channel in missing:
+            self._open[keys[channel]] = _open_channel(channel, paths[channel], request.platform)
+        return [self._open[keys[channel]] for channel in channels]
+
+    def _paths(self, channels: Sequence[Channel], request: SolveRequest) -> dict[Channel, dict[str, Path]]:
+        """Return channel → subdir → index file, without the subdirs that a channel does not have."""
+        jobs = [(channel, subdir) for channel in channels for subdir in (request.platform, "noarch")]
+        online = not request.offline and any(not channel.is_local for channel in channels)
+        bar: AbstractContextManager[Progress] = (
+            self._log.progress("channel indexes", None, "B") if online else nullcontext(lambda _: None)
+        )
+        with bar as progress, ThreadPoolExecutor(_WORKERS, thread_name_prefix="index") as pool:
+            found = pool.map(lambda job: self._path(job[0], job[1], request, progress), jobs)
+            paths: dict[Channel, dict[str, Path]] = {channel: {} for channel in channels}
+            for (channel, subdir), path in zip(jobs, found, strict=True):
+                if path is not None:
+                    paths[channel][subdir] = path
+        return paths
+
+    def _path(self, channel: Channel, subdir: str, request: SolveRequest, progress: Progress) -> Path | None:
+        if channel.is_local:
+            return self._local(channel, subdir, request.root)
+        if request.offline:
+            return self._cached(channel, subdir)
+        return self._remote(channel, subdir, progress)
+
+    def _local(self, channel: Channel, subdir: str, root: Path) -> Path | None:
+        path = unquote(channel.base.removeprefix("file:"))
+        directory = Path(path[2:]) if path.startswith("///") else fs.inside(root, path, source="channels")
+        if not directory.is_dir():
+            raise ConfigError(f"channel {channel.text}: there is no directory {directory}")
+        plain = directory / subdir / "repodata.json"
+        packed = directory / subdir / "repodata.json.zst"
+        if plain.is_file():
+            return plain
+        if not packed.is_file():
+            return None
+        with packed.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        target = self._place / "local" / f"{digest}.json"
+        if not target.is_file():
+            with fs.temporary_directory(target.parent, target.stem) as stage:
+                try:
+                    _unpack(packed, stage / "index")
+                except ValueError as error:
+                    raise ConfigError(f"channel {channel.text}: {subdir}/{packed.name} is damaged: {error}") from error
+                (stage / "index").replace(target)
+        return target
+
+    def _cached(self, channel: Channel, subdir: str) -> Path | None:
+        entry = _entry(self._place, channel, subdir)
+        meta = _read_meta(entry)
+        if meta.get("absent"):
+            return None
+        if not entry.is_file():
+            raise ConfigError(
+                f"channel {channel.text}: its index of {subdir} is not in the cache, and this is offline",
+                hint="run the same command once without --offline, or bring LOCKYARD_CACHE_DIR from a machine that did",
+            )
+        self._log.info(f"offline: the index of {channel.name}/{subdir} is of {_age(entry, meta)}")
+        return entry
+
+    def _remote(self, channel: Channel, subdir: str, progress: Progress) -> Path | None:
+        entry = _entry(self._place, channel, subdir)
+        self._log.detail(f"index of {channel.name}/{subdir}")
+        try:
+            return self._retries.call(lambda: self._fetch(channel, subdir, entry, progress))
+        except http.TransferError as error:
+            hint = "check the channel's address and the network"
+            if entry.is_file():
+                hint += f"; --offline uses the index of {_age(entry, _read_meta(entry))}"
+            raise BuildError(f"channel {channel.text} cannot be reached: {error}", hint=hint) from error
+
+    def _fetch(self, channel: Channel, subdir: str, entry: Path, progress: Progress) -> Path | None:
+        known = _read_meta(entry)
+        with self._make_client() as client, fs.temporary_directory(entry.parent, subdir) as stage:
+            for name in ("repodata.json.zst", "repodata.json"):
+                url = f"{channel.base}/{subdir}/{name}"
+                validators = {key: str(known[key]) for key in _VALIDATORS if key in known and known.get("url") == url}
+                try:
+                    found = http.fetch_if_changed(
+                        client, url, stage / name, validators=validators, retries=self._retries
+                    )
+                except http.TransferError as error:
+                    if error.status == 404:
+                        continue
+                    raise
+                if found is not None:
+                    progress((stage / name).stat().st_size)
+                    _keep(stage / name, entry, channel, subdir, {"url": url, **found})
+                return entry
+        entry.unlink(missing_ok=True)
+        _write_meta(entry, {"absent": True})
+        return None
+
+
+def _entry(place: Path, channel: Channel, subdir: str) -> Path:
+    return place / hashlib.sha256(channel.base.encode()).hexdigest()[:32] / f"{subdir}.json"
+
+
+def _open_channel(channel: Channel, paths: Mapping[str, Path], platform: str) -> OpenChannel:
+    import rattler
+
+    if not paths:
+        raise ConfigError(f"channel {channel.text} has no index (repodata.json) for {platform} and none for noarch")
+    opened = _rattler_channel(channel)
+    subdirs = []
+    for subdir, path in paths.items():
+        try:
+            subdirs.append(rattler.SparseRepoData(opened, subdir, path))
+        except Exception as error:  # rattler has no class of its own for a malformed index
+            raise ConfigError(f"channel {channel.text}: the index of {subdir} does not parse: {error}") from error
+    return OpenChannel(channel, opened.base_url, subdirs)
+
+
+def _rattler_channel(channel: Channel) -> "rattler.Channel":
+    """Return rattler's channel; local ones get addresses of its own making, so that no host path reaches a record."""
+    import rattler
+
+    return rattler.Channel(channel.name if channel.is_local else channel.base)
+
+
+def _keep(fetched: Path, entry: Path, channel: Channel, subdir: str, meta: Mapping[str, object]) -> None:
+    """Unpack what was fetched, see that it parses, and let it take the entry's place.
+
+    Raises:
+        TransferError: it is truncated or damaged; temporary, as the next answer may be whole.
+
+    """
+    import rattler
+
+    plain = fetched
+    try:
+        if fetched.suffix == ".zst":
+            plain = fetched.with_name("unpacked.json")
+            _unpack(fetched, plain)
+        rattler.SparseRepoData(_rattler_channel(channel), subdir, plain)
+    except Exception as error:
+        # Both zstandard's and rattler's failures end here; rattler has no class of its own for them.
+        raise http.TransferError(f"{meta['url']} is truncated or damaged: {error}", temporary=True) from error
+    plain.replace(entry)
+    _write_meta(entry, meta)
+
+
+def _unpack(packed: Path, target: Path) -> None:
+    """Unpack a zstd file; a truncated one ends early, and its JSON does not parse.
+
+    Raises:
+        ValueError: it is damaged.
+
+    """
+    import zstandard
+
+    try:
+        with (
+            packed.open("rb") as stream,
+            zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(
+                stream, read_across_frames=True
+            ) as reader,
+            target.open("wb") as out,
+        ):
+            shutil.copyfileobj(reader, out, 1 << 20)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+
+
+def _meta_path(entry: Path) -> Path:
+    return entry.with_suffix(".meta.json")
+
+
+def _write_meta(entry: Path, meta: Mapping[str, object]) -> None:
+    """Write what is known about an entry, and which file it is about: two processes may write both in any order."""
+    value = {"schema": _SCHEMA, **meta, "file": _identity(entry)}
+    fs.atomic_write(_meta_path(entry), json.dumps(value, sort_keys=True).encode())
+
+
+def _read_meta(entry: Path) -> Mapping[str, object]:
+    """Return what is known about the entry; nothing when it cannot be read or is about another file."""
+    try:
+        value = json.loads(fs.read_file(_meta_path(entry)) or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(value, dict) or value.get("schema") != _SCHEMA or value.get("file") != _identity(entry):
+        return {}
+    keys: Iterable[str] = ("url", *_VALIDATORS)
+    found: dict[str, object] = {key: value[key] for key in keys if isinstance(value.get(key), str)}
+    return {"absent": True} if value.get("absent") is True else found
+
+
+def _identity(entry: Path) -> list[int] | None:
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _age(entry: Path, meta: Mapping[str, object]) -> str:
+    """Return when the index was made, by its server, else when it was fetched."""
+    made = meta.get("last-modified")
+    return str(made) if made else dt.datetime.fromtimestamp(entry.stat().st_mtime, dt.UTC).strftime("%Y-%m-%d %H:%MZ")
