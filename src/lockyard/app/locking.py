@@ -3,14 +3,15 @@
 import dataclasses
 import datetime as dt
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lockyard.conda.bounds import solver_spec
+from lockyard.app.settling import Platform
 from lockyard.conda.formats import LockInputs
 from lockyard.conda.lock import Lock, LockedPackage
-from lockyard.conda.reasons import Asked, Disagreement, by_name, disagreements, explain, is_lower, is_newer
+from lockyard.conda.reasons import Asked, Disagreement, by_name, disagreements, explain
 from lockyard.conda.spec import EnvIn, Spec, SpecLine, parse_spec
 from lockyard.errors import UnsatisfiableError
 from lockyard.ports import Log, Solver, SolveRequest
@@ -171,111 +172,34 @@ class Solving:
         result: TypeResult,
     ) -> None:
         lines = inputs.lines_for(platform)
-        old = by_name(inputs.old(platform, fresh=self.wishes.fresh))
-        preferred = {} if self.wishes.fresh else dict(old)
-        for solved in before:
-            for package in solved.get(platform, ()):
-                preferred.setdefault(package.name, package)
-        named = {line.spec.name for line in lines}
-        bounds = {name: f"{name}[version='>={package.version}']" for name, package in old.items() if name not in named}
+        wishes = self.wishes
         request = SolveRequest(
-            specs=(*dict.fromkeys(_spec_text(line.spec) for line in lines), *pins),
+            specs=tuple(dict.fromkeys(_spec_text(line.spec) for line in lines)),
             channels=inputs.inputs.channels,
             platform=platform,
             root=self.root,
             virtual_packages=inputs.inputs.virtual_packages[platform],
-            preferred=tuple(preferred.values()),
-            exclude_newer=self.wishes.exclude_newer,
-            offline=self.wishes.offline,
+            constraints=pins,
+            exclude_newer=wishes.exclude_newer,
+            offline=wishes.offline,
         )
-        packages, lowered = self._bounded(request, bounds, old, inputs.image_type, lines)
-        packages, stuck = self._moved(_with_bounds(request, bounds, lowered), old, packages, before)
-        result.packages[platform] = packages
-        result.lowered[platform] = lowered
-        result.stuck[platform] = stuck
-        everything = dataclasses.replace(request, preferred=tuple(old.values()))
-        result.unavailable[platform] = self.solver.unavailable(everything)
-
-    def _bounded(
-        self,
-        request: SolveRequest,
-        bounds: Mapping[str, str],
-        old: Mapping[str, LockedPackage],
-        image_type: str,
-        lines: Sequence[SpecLine],
-    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
-        """Solve so that no indirect package goes down; where that is impossible drop the fewest bounds.
-
-        The bounds that the unbounded solve breaks are enough to drop; those of them that can be put back are put back.
-        """
         try:
-            return self.solver.solve(_with_bounds(request, bounds, ())), ()
+            settled = Platform(
+                solver=self.solver,
+                log=self.log,
+                request=request,
+                specs=_own_specs(lines),
+                old=by_name(inputs.old(platform, fresh=wishes.fresh)),
+                before=[solved[platform] for solved in before if platform in solved],
+                update=wishes.update,
+                fresh=wishes.fresh,
+            ).settle()
         except UnsatisfiableError as error:
-            try:
-                free = self.solver.solve(request)
-            except UnsatisfiableError as real:
-                raise _with_lines(real, image_type, lines) from error
-        dropped = sorted(
-            package.name for package in free if package.name in bounds and is_lower(old[package.name], package)
-        )
-        packages = free
-        for name in tuple(dropped):
-            fewer = [other for other in dropped if other != name]
-            try:
-                packages = self.solver.solve(_with_bounds(request, bounds, fewer))
-            except UnsatisfiableError:
-                continue
-            dropped = fewer
-        if dropped:
-            packages = self.solver.solve(_with_bounds(request, bounds, dropped))
-        return packages, tuple(dropped)
-
-    def _moved(
-        self,
-        request: SolveRequest,
-        old: Mapping[str, LockedPackage],
-        packages: tuple[LockedPackage, ...],
-        before: Sequence[Mapping[str, Sequence[LockedPackage]]],
-    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
-        """Move what `--update` names, starting from a solve without it.
-
-        Only these packages move if something newer fits beside all the others as they are; if not, something newer is
-        demanded and the others, still preferred, may follow. The types before are preferred for the moved packages.
-        """
-        settled = by_name(packages)
-        names = self.wishes.update & old.keys() & settled.keys()
-        if not names:
-            return packages, ()
-        chosen = {
-            package.name: package
-            for solved in reversed(before)
-            for package in solved.get(request.platform, ())
-            if package.name in names and is_newer(settled[package.name], package)
-        }
-        others = {name: package for name, package in settled.items() if name not in names}
-        request = dataclasses.replace(request, preferred=(*others.values(), *chosen.values()))
-        pinned = dataclasses.replace(request, constraints=(*request.constraints, *map(_exactly, others.values())))
-        packages = self.solver.solve(pinned)
-        for name in sorted(names):
-            if is_newer(settled[name], by_name(packages)[name]):
-                continue
-            rest = tuple(package for package in packages if package.name != name)
-            # Nothing newer fits beside the others: demand it, else it stays; it goes neither down nor sideways.
-            moved = self._newer(dataclasses.replace(request, preferred=rest), settled[name])
-            keep = dataclasses.replace(request, preferred=(*rest, settled[name]))
-            packages = moved or self.solver.solve(keep)
-        return packages, tuple(sorted(name for name in names if not is_newer(old[name], by_name(packages)[name])))
-
-    def _newer(self, request: SolveRequest, old: LockedPackage) -> tuple[LockedPackage, ...] | None:
-        for asked in (
-            f"{old.name}[version='>{old.version}']",
-            f"{old.name}[version='=={old.version}',build_number='>{old.build_number}']",
-        ):
-            try:
-                return self.solver.solve(dataclasses.replace(request, specs=(*request.specs, asked)))
-            except UnsatisfiableError:
-                continue
-        return None
+            raise _with_lines(error, inputs.image_type, lines) from error
+        result.packages[platform] = settled.packages
+        result.lowered[platform] = settled.lowered
+        result.stuck[platform] = settled.stuck
+        result.unavailable[platform] = settled.unavailable
 
 
 def make_lock(inputs: TypeInputs, result: TypeResult, wishes: Wishes, base_version: str | None) -> Lock:
@@ -285,11 +209,8 @@ def make_lock(inputs: TypeInputs, result: TypeResult, wishes: Wishes, base_versi
         base = inputs.base.platforms.get(platform) if inputs.base is not None else None
         if base is None:
             continue
-        specs: dict[str, list[str]] = {}
-        for line in inputs.lines_for(platform):
-            specs.setdefault(line.spec.name, []).append(_spec_text(dataclasses.replace(line.spec, channel=None)))
         asked = Asked(
-            specs=specs,
+            specs=_own_specs(inputs.lines_for(platform)),
             update=wishes.update,
             fresh=wishes.fresh,
             was_direct=inputs.base_direct,
@@ -327,13 +248,12 @@ def _spec_text(spec: Spec) -> str:
     return str(solver_spec(dataclasses.replace(spec, url=None)))
 
 
-def _exactly(package: LockedPackage) -> str:
-    return f"{package.name}[version='=={package.version}',build='{package.build}']"
-
-
-def _with_bounds(request: SolveRequest, bounds: Mapping[str, str], dropped: Collection[str]) -> SolveRequest:
-    kept = tuple(text for name, text in sorted(bounds.items()) if name not in dropped)
-    return dataclasses.replace(request, constraints=kept)
+def _own_specs(lines: Sequence[SpecLine]) -> dict[str, list[str]]:
+    """Return name → the texts of its specs without channel."""
+    specs: dict[str, list[str]] = {}
+    for line in lines:
+        specs.setdefault(line.spec.name, []).append(_spec_text(dataclasses.replace(line.spec, channel=None)))
+    return specs
 
 
 def _with_lines(error: UnsatisfiableError, image_type: str, lines: Sequence[SpecLine]) -> UnsatisfiableError:

@@ -134,16 +134,7 @@ class _View:
             return UNAVAILABLE
         if asked.fresh:
             return FRESH
-        return self._required_by([*excluding(old, self.new.values()), *self._own_needs(old)])
-
-    def _own_needs(self, old: LockedPackage) -> list[LockedPackage]:
-        """Return the packages of the new lock that the old package could not live with."""
-        found = []
-        for text in old.depends:
-            needed = self.new.get(_dependency_name(text))
-            if needed is not None and not matches(text, needed):
-                found.append(needed)
-        return found
+        return self._required_by([*excluding(old, self.new.values()), *needs_another(old, self.new)])
 
     def _required_by(self, packages: Sequence[LockedPackage]) -> str:
         """Name the one that moved itself, if there is one, as that is where the change comes from."""
@@ -162,6 +153,16 @@ def excluding(package: LockedPackage, others: Iterable[LockedPackage]) -> list[L
             _names(text, package.name) and not matches(text, package) for text in (*other.depends, *other.constrains)
         )
     ]
+
+
+def needs_another(package: LockedPackage, others: Packages) -> list[LockedPackage]:
+    """Return those of `others` that the dependencies of `package` exclude."""
+    found = []
+    for text in (*package.depends, *package.constrains):
+        other = others.get(_dependency_name(text))
+        if other is not None and not matches(text, other):
+            found.append(other)
+    return found
 
 
 def matches(spec: str, package: LockedPackage) -> bool:
