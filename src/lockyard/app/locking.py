@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lockyard.conda.bounds import solver_spec
+from rattler import Version
+
 from lockyard.app.settling import Platform
+from lockyard.conda.bounds import solver_spec
 from lockyard.conda.formats import LockInputs
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.conda.reasons import Asked, Disagreement, by_name, disagreements, explain
@@ -17,6 +19,7 @@ from lockyard.errors import UnsatisfiableError
 from lockyard.ports import Log, Solver, SolveRequest
 
 _SHOWN_LINES = 20
+_PER_PLATFORM = ("packages", "lowered", "stuck", "unavailable")
 Solved = dict[str, tuple[LockedPackage, ...]]
 """Platform → packages."""
 
@@ -77,6 +80,8 @@ class TypeResult:
     lowered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stuck: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unavailable: dict[str, frozenset[str]] = field(default_factory=dict)
+    agreed: dict[str, str] = field(default_factory=dict)
+    """Direct packages that differed between platforms → the platform that had the lowest version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,56 +125,45 @@ class Solving:
         return results
 
     def _type(self, inputs: TypeInputs, before: Sequence[Mapping[str, Sequence[LockedPackage]]]) -> TypeResult:
+        """Solve every platform so that each direct package has one version on all of them.
+
+        Where they differ the highest version is tried on all; if a platform cannot have it, none may be above the
+        lowest, and so on down.
+        """
         result = TypeResult()
         platforms = inputs.inputs.platforms
         for platform in platforms:
-            self._platform(inputs, platform, before, (), result)
-        first = platforms[0]
-        for platform in platforms[1:]:
-            differing = self._differing(inputs, result, first, platform)
-            if differing:
-                self._agree(inputs, result, first, platform, differing, before)
-        # Agreeing with a later platform may have moved the first one away from an earlier.
-        for platform in platforms[1:]:
-            differing = self._differing(inputs, result, first, platform)
-            if differing:
-                raise _no_common_version(inputs, result, first, platform, differing)
-        return result
-
-    def _agree(
-        self,
-        inputs: TypeInputs,
-        result: TypeResult,
-        first: str,
-        other: str,
-        names: Sequence[str],
-        before: Sequence[Mapping[str, Sequence[LockedPackage]]],
-    ) -> None:
-        """Give `other` the direct versions of `first`, else `first` those of `other`."""
-        for leader, follower in ((first, other), (other, first)):
-            versions = by_name(result.packages[leader])
-            pins = tuple(f"{name}[version='=={versions[name].version}']" for name in names)
+            self._platform(inputs, platform, before, result)
+        caps: dict[str, str] = {}
+        while differing := _differing(inputs, result):
+            result.agreed |= {name: _label(versions) for name, versions in differing.items()}
             try:
-                self._platform(inputs, follower, before, pins, result)
+                trial = dataclasses.replace(result, **{key: dict(getattr(result, key)) for key in _PER_PLATFORM})
+                highest = {name: _order(versions)[-1] for name, versions in differing.items()}
+                for platform in platforms:
+                    if any(versions.get(platform) != highest[name] for name, versions in differing.items()):
+                        pins = [f"{name}[version='=={version}']" for name, version in highest.items()]
+                        self._platform(inputs, platform, before, trial, (*caps.values(), *pins))
+                if not _differing(inputs, trial):
+                    return trial
             except UnsatisfiableError:
-                continue
-            if not self._differing(inputs, result, first, other):
-                return
-        raise _no_common_version(inputs, result, first, other, names)
-
-    @staticmethod
-    def _differing(inputs: TypeInputs, result: TypeResult, first: str, other: str) -> list[str]:
-        one, two = by_name(result.packages[first]), by_name(result.packages[other])
-        shared = sorted(name for name in inputs.direct if name in one and name in two)
-        return [name for name in shared if one[name].version != two[name].version]
+                pass
+            for name, versions in differing.items():
+                caps[name] = f"{name}[version='<={_order(versions)[0]}']"
+            try:
+                for platform in platforms:
+                    self._platform(inputs, platform, before, result, tuple(caps.values()))
+            except UnsatisfiableError as error:
+                raise _no_common_version(inputs, differing, platform) from error
+        return result
 
     def _platform(
         self,
         inputs: TypeInputs,
         platform: str,
         before: Sequence[Mapping[str, Sequence[LockedPackage]]],
-        pins: tuple[str, ...],
         result: TypeResult,
+        constraints: tuple[str, ...] = (),
     ) -> None:
         lines = inputs.lines_for(platform)
         wishes = self.wishes
@@ -179,7 +173,7 @@ class Solving:
             platform=platform,
             root=self.root,
             virtual_packages=inputs.inputs.virtual_packages[platform],
-            constraints=pins,
+            constraints=constraints,
             exclude_newer=wishes.exclude_newer,
             offline=wishes.offline,
         )
@@ -232,14 +226,41 @@ def make_lock(inputs: TypeInputs, result: TypeResult, wishes: Wishes, base_versi
     )
 
 
+def _differing(inputs: TypeInputs, result: TypeResult) -> dict[str, dict[str, str]]:
+    """Return direct package → platform → version, for those that have more than one."""
+    locks = {platform: by_name(packages) for platform, packages in result.packages.items()}
+    found = {
+        name: {platform: lock[name].version for platform, lock in locks.items() if name in lock}
+        for name in sorted(inputs.direct)
+    }
+    return {name: versions for name, versions in found.items() if len(set(versions.values())) > 1}
+
+
+def _order(versions: Mapping[str, str]) -> list[str]:
+    return sorted(versions.values(), key=Version)
+
+
+def _label(versions: Mapping[str, str]) -> str:
+    """Return the platform that has the lowest version: it is why the others have it, too."""
+    return min(versions, key=lambda platform: (Version(versions[platform]), platform))
+
+
 def _no_common_version(
-    inputs: TypeInputs, result: TypeResult, first: str, other: str, names: Sequence[str]
+    inputs: TypeInputs, differing: Mapping[str, Mapping[str, str]], platform: str
 ) -> UnsatisfiableError:
-    one, two = by_name(result.packages[first]), by_name(result.packages[other])
+    lines = [line for line in inputs.lines if line.spec.name in differing]
     return UnsatisfiableError(
-        f"{inputs.image_type}: {', '.join(names)} cannot have one version on {first} and {other}",
-        hint="narrow their specs to a version that every platform has",
-        details=[f"{name}: {one[name].version} on {first}, {two[name].version} on {other}" for name in names],
+        f"{inputs.image_type}: no version of {', '.join(differing)} is possible on all of"
+        f" {', '.join(inputs.inputs.platforms)} ({platform} has none that low)",
+        hint="widen these lines; or, for a package that one platform does not need, list it under platform-packages",
+        details=[
+            *(
+                f"{name}: {', '.join(f'{version} on {place}' for place, version in versions.items())}"
+                for name, versions in differing.items()
+            ),
+            "the lines that ask for them:",
+            *(f"  {line.where}: {line.text}" for line in lines),
+        ],
     )
 
 
