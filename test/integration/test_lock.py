@@ -225,6 +225,19 @@ def test_a_direct_package_has_one_version_on_all_platforms(small: Distribution) 
     assert small.listing() == before
 
 
+def test_platforms_agree_on_the_highest_version_that_all_have(small: Distribution) -> None:
+    """Neither platform's newest is to be had on the other; and `b` must follow."""
+    small.variants(cpu=TWO)
+    small.channel(
+        *(record("a", version, subdir="linux-64") for version in ("1", "2", "4")),
+        *(record("a", version, subdir="linux-aarch64") for version in ("1", "2", "3")),
+        record("b", "1", depends=["a <3"]), record("b", "2", depends=["a >=3"]),
+    )  # fmt: skip
+    small.release("0.1.1", cpu=["a", "b"])
+    small.run("lock", "0.1.1", "--fresh")
+    assert small.versions("0.1.1") == small.versions("0.1.1", platform="linux-aarch64") == {"a": "2 0", "b": "1 0"}
+
+
 def test_a_package_of_one_platform_only(small: Distribution) -> None:
     small.variants(cpu=TWO)
     toml = small.root / "template/v0/variants.toml"

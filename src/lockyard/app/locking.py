@@ -250,8 +250,8 @@ def _no_common_version(
 ) -> UnsatisfiableError:
     lines = [line for line in inputs.lines if line.spec.name in differing]
     return UnsatisfiableError(
-        f"{inputs.image_type}: no version of {', '.join(differing)} is possible on all of"
-        f" {', '.join(inputs.inputs.platforms)} ({platform} has none that low)",
+        f"{inputs.image_type}: {', '.join(differing)} cannot have one version on"
+        f" {' and '.join(inputs.inputs.platforms)} ({platform} has none that low)",
         hint="widen these lines; or, for a package that one platform does not need, list it under platform-packages",
         details=[
             *(
