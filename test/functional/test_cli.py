@@ -44,7 +44,8 @@ def test_each_command_helps_with_examples(run: Run, name: str) -> None:
     code, out, _ = run(name, "--help")
     assert code == 0
     command = cli.root_command.get_command(click.Context(cli.root_command), name)
-    assert isinstance(command, click.Group) or "Examples:" in out
+    assert isinstance(command, click.Group) or "\n  Examples:\n    " in out
+    assert "\\b" not in out
 
 
 def test_typo_names_the_nearest_command(run: Run) -> None:

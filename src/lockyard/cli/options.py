@@ -5,14 +5,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lockyard.app.workspace import Workspace, find_root, open_workspace
 from lockyard.cli.output import ConsoleLog
 from lockyard.ports import Toolbox
 from lockyard.version import Version
+
+if TYPE_CHECKING:
+    from lockyard.app.workspace import Workspace
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,7 +28,7 @@ class Context:
     root: Path | None
 
     @functools.cached_property
-    def workspace(self) -> Workspace:
+    def workspace(self) -> "Workspace":
         """The distribution around the current directory or `--root`.
 
         Raises:
@@ -34,6 +36,7 @@ class Context:
 
         """
         from lockyard import fs
+        from lockyard.app.workspace import find_root, open_workspace
 
         workspace = open_workspace(self.root.resolve() if self.root else find_root(Path.cwd()))
         if fs.leftovers(workspace.root):

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import gc
 import importlib
 import os
 import sys
@@ -158,7 +159,7 @@ class LazyGroup(click.Group):
             return super().get_command(ctx, cmd_name)
         module = importlib.import_module(f"lockyard.cli.{_MODULES[cmd_name]}")
         commands: tuple[click.Command, ...] = module.COMMANDS
-        return next(command for command in commands if command.name == cmd_name)
+        return _readable(next(command for command in commands if command.name == cmd_name))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -178,6 +179,14 @@ class LazyGroup(click.Group):
             with formatter.section(section):
                 commands = ((name, self.get_command(ctx, name)) for name in names)
                 formatter.write_dl([(name, command.get_short_help_str(90)) for name, command in commands if command])
+
+
+def _readable(command: click.Command) -> click.Command:
+    """Make click's mark for a block that stays as it is from the two characters that a raw docstring has."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    for child in command.commands.values() if isinstance(command, click.Group) else ():
+        _readable(child)
+    return command
 
 
 @click.group(
@@ -222,6 +231,9 @@ def root_command(
     ctx.obj = Context(start.make_toolbox(log, start.environ), log, root)
 
 
+_readable(root_command)
+
+
 class Start:
     """What `run` hands to the root command: how to make a toolbox, the environment, the log once it is known."""
 
@@ -249,6 +261,8 @@ def run(
 
 def main() -> int:
     """Run the command line of this process and return its exit code."""
+    # Loading modules makes much and drops little: collecting garbage at every 700 objects costs 6 % of `create`.
+    gc.set_threshold(50_000)
     return run(sys.argv[1:], environ=dict(os.environ))
 
 
