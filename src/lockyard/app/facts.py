@@ -121,6 +121,6 @@ def all_facts(workspace: Workspace, versions: Iterable[Version] | None = None) -
     for version in workspace.versions() if versions is None else versions:
         tree = workspace.release_tree(version)
         if any(name.endswith((".lock.json", ".env.out")) for name in tree):
-            facts = read_release(tree, version, order=line_order(workspace, version))
+            facts = read_release(tree, version, order=line_order(workspace, version), partial=True)
             found.append(with_built(workspace, facts))
     return tuple(found)

@@ -60,6 +60,8 @@ class TypeComparison:
     platform: str
     diff: LockDiff
     changes: tuple[PackageChange, ...]
+    packages: tuple[LockedPackage, ...]
+    """All of the target."""
     promoted: tuple[str, ...]
     demoted: tuple[str, ...]
     old_size: Amount
@@ -115,6 +117,7 @@ def compare_types(
         platform=platform,
         diff=diff,
         changes=tuple(changes),
+        packages=after,
         promoted=tuple(name for name in both if name in now - was),
         demoted=tuple(name for name in both if name in was - now),
         old_size=Amount.of(item.size for item in before),

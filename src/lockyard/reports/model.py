@@ -113,9 +113,10 @@ def types_of(tree: Tree, order: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def read_release(
-    tree: Tree, version: Version, *, label: str = "", order: Sequence[str] = (), image_types: Sequence[str] = ()
+    tree: Tree, version: Version, *, label: str = "", order: Sequence[str] = (), image_types: Sequence[str] = (),
+    partial: bool = False,
 ) -> ReleaseFacts:
-    """Read a release from its files; `image_types` narrows it.
+    """Read a release from its files; `image_types` narrows it, `partial` passes over types without a lock.
 
     Raises:
         ConfigError: a file is malformed.
@@ -133,7 +134,7 @@ def read_release(
                 image_type=name, lock=lock, direct=_direct(tree, name, place), **_published(images.get(name) or {})
             )
     missing = [name for name in names or image_types or ["any"] if name not in types]
-    if missing and (names or not types_of(tree, order)):
+    if missing and not partial and (names or not types_of(tree, order)):
         files = ", ".join(f"{place}/{lock_json_name(name)}" for name in missing)
         raise StaleLockError(
             f"{label or version} has no lock of {', '.join(missing)} to compare: {files} is missing",
