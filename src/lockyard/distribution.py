@@ -3,6 +3,7 @@
 Parsing only: `lockyard.fs` reads the bytes. Unknown keys are errors that name the nearest valid one.
 """
 
+import datetime as dt
 import difflib
 import re
 import tomllib
@@ -180,10 +181,13 @@ class Repository(Model):
 
 
 class SupportPolicy(Model):
-    """Months of support."""
+    """Months of support of a line, and the day when a line came out where its releases do not tell."""
 
-    major: int | None = None
-    minor: int | None = None
+    major: Annotated[int, pydantic.Field(ge=0)] | None = None
+    minor: Annotated[int, pydantic.Field(ge=0)] | None = None
+    released: dict[Annotated[str, pydantic.StringConstraints(pattern=r"^\d+(\.\d+)?$")], dt.date] = pydantic.Field(
+        default_factory=dict
+    )
 
 
 class Distribution(Model):

@@ -69,6 +69,12 @@ class ImageTestError(LockyardError):
     exit_code = 7
 
 
+class ScanError(LockyardError):
+    """A scanner found vulnerabilities above the threshold that no list allows."""
+
+    exit_code = 7
+
+
 class DriftError(LockyardError):
     """`--check` or `--validate` found a difference or a broken budget."""
 

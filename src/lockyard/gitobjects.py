@@ -1,5 +1,6 @@
 """Files as a git revision has them, read from the object database: the work tree is not looked at. Effects."""
 
+import datetime as dt
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,6 +64,29 @@ class GitObjects:
         blobs = self._blobs([name for _, name in found.values()])
         modes = {"120000": SYMLINK, "100755": 0o755}
         return Tree({path: File(blobs[name], modes.get(mode, 0o644)) for path, (mode, name) in found.items()})
+
+    def added_on(self, directory: str) -> dict[str, dt.date]:
+        """Return path (relative to the root) → the day, UTC, of the commit that first added it, below `directory`.
+
+        Nothing without a repository, and nothing from a shallow clone, whose oldest commit seems to add everything.
+        """
+        argv = self._argv("rev-parse", "--is-shallow-repository")
+        if process.run(argv, env=self._env, timeout=_TIMEOUT).output.strip() != "false":
+            return {}
+        # No commit yet: git log fails, and there is nothing to tell.
+        argv = self._argv(
+            "-c", "core.quotePath=false", "log", "--diff-filter=A", "--no-renames", "--relative", "--name-only",
+            "--format=%x01%ct", "--", directory,
+        )  # fmt: skip
+        done = process.run(argv, env=self._env, timeout=_TIMEOUT)
+        found: dict[str, dt.date] = {}
+        day = dt.date.min
+        for line in done.output.splitlines() if done.exit_code == 0 else ():
+            if line.startswith("\x01"):
+                day = dt.datetime.fromtimestamp(int(line[1:]), dt.UTC).date()
+            elif line:
+                found[line] = day  # newest first: the oldest commit is the last to speak
+        return found
 
     def _blobs(self, names: list[str]) -> dict[str, bytes]:
         """Return object id → bytes, all asked of one process (gitformat: `NAME SP TYPE SP SIZE LF DATA LF`)."""

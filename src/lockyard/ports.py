@@ -4,7 +4,7 @@ A port that needs a heavy library is a factory in the `Toolbox`, so that command
 """
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,59 @@ class Solver(Protocol):
 
     def unavailable(self, request: SolveRequest) -> frozenset[str]:
         """Return the names in `request.preferred` whose exact package no channel has (any more)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexRecord:
+    """One build of a package in a channel's index: size in bytes, timestamp in milliseconds; `None` where it does not say."""
+
+    name: str
+    version: str
+    build: str
+    build_number: int = 0
+    md5: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    timestamp: int | None = None
+    license: str | None = None
+    depends: tuple[str, ...] = ()
+
+
+class ChannelIndex(Protocol):
+    """Says what channels have."""
+
+    def records(self, request: SolveRequest, names: Collection[str]) -> Mapping[str, tuple[IndexRecord, ...]]:
+        """Return name → every build of it in the first channel that has any; names that no channel has are left out.
+
+        Of the request only channels, platform, root and `offline` count.
+
+        Raises:
+            ConfigError: a channel is malformed, or its index is not in the cache and this is offline.
+            BuildError: a channel cannot be reached.
+
+        """
+
+
+class ScanSource(Protocol):
+    """Says what a registry's own scanner found."""
+
+    def scan_findings(self, repository: str, tag: str, *, region: str | None = None) -> bytes | None:
+        """Return the JSON of `describe-image-scan-findings`, all pages in one; `None` when there is no finished scan.
+
+        Raises:
+            RegistryError: the registry refuses or has no such image.
+
+        """
+
+
+def no_scans() -> ScanSource:
+    """Stand for a scanner in a toolbox that has none."""
+    raise NotImplementedError("this toolbox has no source of scan findings")
+
+
+def no_index() -> ChannelIndex:
+    """Stand for an index in a toolbox that has none."""
+    raise NotImplementedError("this toolbox has no channel index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +221,8 @@ class Toolbox:
     cache_dir: Path
     solver: Callable[[], Solver]
     packages: Callable[[], PackageSource]
+    index: Callable[[], ChannelIndex] = no_index
+    scans: Callable[[], ScanSource] = no_scans
     sandbox: Callable[[Path], AbstractContextManager[Runner]]
     """Takes an OCI layout (its only image) and gives a runner inside it."""
     registry: "RegistryFactory"

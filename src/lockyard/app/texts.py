@@ -69,9 +69,7 @@ def write_texts_after(toolbox: Toolbox, workspace: Workspace, version: Version) 
         toolbox.log.detail(f"wrote {path}")
 
 
-def check_texts(
-    workspace: Workspace, versions: tuple[Version, ...], kinds: tuple[str, ...] = KINDS
-) -> TextsStatus:
+def check_texts(workspace: Workspace, versions: tuple[Version, ...], kinds: tuple[str, ...] = KINDS) -> TextsStatus:
     """Compare the texts of the named releases, of all when none is named, with what would be written.
 
     An adopted release keeps the texts that it came with, and is passed over unless it is named.

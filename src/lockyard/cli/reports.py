@@ -2,12 +2,14 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from lockyard.cli.options import Context, image_type_option, json_option, pass_context
+from lockyard.cli.options import VERSION, Context, image_type_option, json_option, pass_context, version_argument
 from lockyard.reports.ref import ReleaseRef
+from lockyard.version import Version
 
 _STYLES: dict[str, dict[str, Any]] = {
     "title": {"bold": True},
@@ -98,4 +100,253 @@ def diff(
         context.emit(render_text(found, lambda name, text: paint(context, name, text)))
 
 
-COMMANDS = (diff,)
+def format_option(function: Any) -> Any:
+    """Give the command `style`."""
+    return click.option(
+        "--format", "style", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True,
+        help="What to print.",
+    )(function)  # fmt: skip
+
+
+def base_option(function: Any) -> Any:
+    """Give the command `base`."""
+    return click.option(
+        "--base", "--base-patch-version", "base", type=VERSION, metavar="V",
+        help="Compare with this release [default: the one that it was made from].",
+    )(function)  # fmt: skip
+
+
+def index_option(function: Any) -> Any:
+    """Give the command `index`."""
+    return click.option(
+        "--index", is_flag=True, help="Look up in the channel's index what locks made before Lockyard do not say."
+    )(function)
+
+
+def offline_option(function: Any) -> Any:
+    """Give the command `offline`."""
+    return click.option("--offline", is_flag=True, help="Read channel indexes from the cache only.")(function)
+
+
+@click.command("generate-size-report")
+@version_argument
+@base_option
+@image_type_option
+@format_option
+@json_option
+@click.option("--all", "everything", is_flag=True, help="List every package, not only what weighs most in the change.")
+@click.option("--validate", is_flag=True, help="Exit 8 when new packages weigh more than the budget.")
+@click.option("--budget", type=click.FloatRange(min=0), default=5.0, show_default=True, metavar="PERCENT",
+              help="What new packages may weigh, in per cent of the base's packages.")  # fmt: skip
+@click.option("--repository", metavar="R", help="Read the sizes of images from this repository.")
+@click.option("--insecure", is_flag=True, help="Allow plain http to that repository.")
+@index_option
+@offline_option
+@pass_context
+def size_report(
+    context: Context,
+    *,
+    version: Version,
+    base: Version | None,
+    image_types: tuple[str, ...],
+    style: str,
+    as_json: bool,
+    everything: bool,
+    validate: bool,
+    budget: float,
+    repository: str | None,
+    insecure: bool,
+    index: bool,
+    offline: bool,
+) -> None:
+    r"""Show why a release grew.
+
+    Total and per package, against the base release, with the twenty changes that weigh most. Package sizes are those of
+    the archives; the size of an image is that of its blobs, from what is built or published, or from --repository.
+
+    \b
+    Examples:
+      lockyard generate-size-report 1.4.2
+      lockyard generate-size-report 1.4.2 --validate --budget 5
+      lockyard generate-size-report 1.4.2 --base 1.3.0 --all --json
+    """
+    from lockyard.app import reports as app
+    from lockyard.errors import DriftError
+    from lockyard.reports import sizes
+
+    pair = app.read_pair(
+        context.toolbox, context.workspace, version, base, image_types=image_types, index=index, offline=offline
+    )
+    found = app.size_report(context.toolbox, context.workspace, pair, repository=repository, insecure=insecure)
+    labels = (pair.base.label, pair.target.label)
+    if as_json or style == "json":
+        all_sizes = {
+            name: {package.name: package.size for package in sorted(item.packages(), key=lambda one: one.name)}
+            for name, item in pair.target.types.items()
+        }
+        context.emit(sizes.render_json(*labels, found, all_sizes))
+    else:
+        context.emit(sizes.render_markdown(*labels, found, everything=everything))
+    if validate:
+        problems = sizes.over_budget(found, budget)
+        if problems:
+            first, *others = problems
+            raise DriftError(first, details=others, hint="raise --budget when this growth is wanted")
+        context.toolbox.log.info(f"new packages are within the budget of {budget:g} %")
+
+
+@click.command("generate-staleness-report")
+@version_argument
+@image_type_option
+@format_option
+@json_option
+@click.option("--all", "everything", is_flag=True, help="Indirect packages too.")
+@click.option("--downloads", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE",
+              help="Download counts: a JSON object or lines NAME COUNT.")  # fmt: skip
+@offline_option
+@pass_context
+def staleness_report(
+    context: Context,
+    *,
+    version: Version,
+    image_types: tuple[str, ...],
+    style: str,
+    as_json: bool,
+    everything: bool,
+    downloads: Path | None,
+    offline: bool,
+) -> None:
+    r"""Show which packages of a release could be newer.
+
+    For each direct package: the newest version that this kind of release allows (a patch release stays in X.Y, a minor
+    one in X, by the line's policies), the newest version of all, the age of the installed one in days, and for how many
+    days a newer allowed version has been there. Stale packages first.
+
+    \b
+    Examples:
+      lockyard generate-staleness-report 1.4.2
+      lockyard generate-staleness-report 1.4.2 --all --json
+      lockyard generate-staleness-report 1.4.2 --downloads counts.json --offline
+    """
+    from lockyard.app import reports as app
+    from lockyard.reports import staleness
+
+    release = app.read_release_facts(context.toolbox, context.workspace, version, image_types)
+    counts = None
+    if downloads is not None:
+        counts = staleness.parse_downloads(downloads.read_text(encoding="utf-8"), str(downloads))
+    found = app.staleness_report(
+        context.toolbox, context.workspace, release, everything=everything, offline=offline, downloads=counts
+    )
+    render = staleness.render_json if as_json or style == "json" else staleness.render_markdown
+    context.emit(render(version, found))
+
+
+@click.command("generate-dependency-report")
+@version_argument
+@base_option
+@image_type_option
+@format_option
+@json_option
+@index_option
+@offline_option
+@pass_context
+def dependency_report(
+    context: Context,
+    *,
+    version: Version,
+    base: Version | None,
+    image_types: tuple[str, ...],
+    style: str,
+    as_json: bool,
+    index: bool,
+    offline: bool,
+) -> None:
+    r"""Show what new direct packages bring with them.
+
+    For each package that is asked for and was not in the base: the tree of what it needs that was not there before, and
+    the bytes, all of them and those that it alone is the reason for.
+
+    \b
+    Examples:
+      lockyard generate-dependency-report 1.4.2
+      lockyard generate-dependency-report 1.4.2 --base 1.3.0 --json
+    """
+    from lockyard.app import reports as app
+    from lockyard.reports import dependencies
+
+    pair = app.read_pair(
+        context.toolbox, context.workspace, version, base, image_types=image_types, index=index, offline=offline
+    )
+    render = dependencies.render_json if as_json or style == "json" else dependencies.render_markdown
+    context.emit(render(pair.base.label, pair.target.label, app.dependency_report(pair)))
+
+
+@click.command()
+@click.argument("package")
+@click.argument("version", type=VERSION, required=False)
+@image_type_option
+@json_option
+@index_option
+@offline_option
+@pass_context
+def why(
+    context: Context,
+    *,
+    package: str,
+    version: Version | None,
+    image_types: tuple[str, ...],
+    as_json: bool,
+    index: bool,
+    offline: bool,
+) -> None:
+    r"""Say who requires a package.
+
+    In a release, by default the newest: whether the package is asked for, which packages require it and with which
+    range, and the shortest way to it from each direct package.
+
+    \b
+    Examples:
+      lockyard why openssl
+      lockyard why openssl 1.4.2 --image-type gpu
+      lockyard why openssl 1.4.2 --json
+    """
+    from lockyard.app import reports as app
+    from lockyard.reports import dependencies
+
+    release = app.read_release_facts(
+        context.toolbox, context.workspace, version, image_types, index=index, offline=offline
+    )
+    found = app.explain_package(release, package)
+    render = dependencies.why_json if as_json else dependencies.render_why
+    context.emit(render(release.label, found, package.lower()))
+
+
+@click.command()
+@format_option
+@json_option
+@pass_context
+def support(context: Context, *, style: str, as_json: bool) -> None:
+    r"""Show which release lines are supported until when.
+
+    A line begins with its first final release and is supported for the months that [support] of the configuration
+    names. The day of a release is that of the newest package in its lock, else of the commit that added it; [support]
+    released = { "1.4" = 2026-01-31 } states one.
+
+    \b
+    Examples:
+      lockyard support
+      lockyard support --json
+    """
+    from lockyard.app import reports as app
+    from lockyard.reports import support as reports
+
+    lines = app.support_report(context.toolbox, context.workspace)
+    if as_json or style == "json":
+        context.emit(reports.render_json(lines))
+    else:
+        distribution = context.workspace.distribution
+        context.emit(reports.render_markdown(lines, distribution.title, distribution.support))
+
+
+COMMANDS = (diff, size_report, staleness_report, dependency_report, why, support)

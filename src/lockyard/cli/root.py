@@ -17,11 +17,12 @@ import click
 from lockyard import __version__
 from lockyard.cli.options import Context
 from lockyard.cli.output import ConsoleLog
-from lockyard.errors import LockyardError
-from lockyard.ports import Daemon, Log, PackageSource, RegistryPort, Runner, Solver, Toolbox
+from lockyard.errors import ConfigError, LockyardError
+from lockyard.ports import Daemon, Log, PackageSource, RegistryPort, Runner, Toolbox
 
 if TYPE_CHECKING:
     from lockyard.cli.output import Color, LogFormat
+    from lockyard.conda.solve import RattlerSolver
     from lockyard.registry.credentials import DockerCredentials
     from lockyard.registry.ecr import EcrAccess
     from lockyard.registry.places import EcrPlace
@@ -39,7 +40,18 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Lock": {"lock": "lock"},
     "Build and test": {"build": "build", "test": "build", "run": "build", "layers": "build", "pin-bases": "bases"},
     "Publish": {"push": "publish"},
-    "Understand": {"diff": "reports"},
+    "Understand": {
+        "diff": "reports",
+        "why": "reports",
+        "generate-changelog": "texts",
+        "generate-release-notes": "texts",
+        "generate-version-release-note": "texts",
+        "generate-size-report": "reports",
+        "generate-staleness-report": "reports",
+        "generate-dependency-report": "reports",
+        "support": "reports",
+        "scan": "scan",
+    },
     "Machinery": {"completion": "completion"},
 }
 """Section → command → module of `lockyard.cli` whose `COMMANDS` holds it."""
@@ -60,7 +72,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
     """Build the real toolbox; nothing heavy is loaded before it is used."""
     cache = cache_dir(environ)
 
-    def solver() -> Solver:
+    def solver() -> "RattlerSolver":
         from lockyard.conda.solve import RattlerSolver
 
         return RattlerSolver(cache_dir=cache, log=log)
@@ -89,6 +101,8 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
         cache_dir=cache,
         solver=solver,
         packages=packages,
+        index=solver,
+        scans=lambda: registry,
         sandbox=sandbox,
         registry=registry,
         daemon=daemon,
@@ -129,6 +143,18 @@ class RegistryOpener:
             self._shared[place.host] = EcrAccess(place, now=SystemClock().now)
         access: EcrAccess = self._shared[place.host]
         return access
+
+    def scan_findings(self, repository: str, tag: str, *, region: str | None = None) -> bytes | None:
+        """Return what Amazon ECR's own scan of an image found (the `ScanSource` port)."""
+        from lockyard.registry.places import in_region, parse_ecr
+
+        place = parse_ecr(in_region(repository, region) if region else repository)
+        if place is None or place.is_public:
+            raise ConfigError(
+                f"{repository} is no private repository of Amazon ECR: only these scan by themselves",
+                hint="give a scanner's report: --report TYPE=FILE",
+            )
+        return self.ecr(place).scan_findings(place, tag)
 
     def _docker(self) -> "DockerCredentials":
         from lockyard.registry.credentials import DockerCredentials

@@ -9,7 +9,7 @@ the old lock; and the interpreter crashes when it ends right after a rattler cor
 import asyncio
 import datetime as dt
 import json
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
@@ -18,7 +18,7 @@ from lockyard import http
 from lockyard.conda.indexes import Indexes, OpenChannel
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import ConfigError, UnsatisfiableError
-from lockyard.ports import Log, SolveRequest
+from lockyard.ports import IndexRecord, Log, SolveRequest
 
 if TYPE_CHECKING:
     import rattler
@@ -110,6 +110,16 @@ class RattlerSolver:
         _, lost = _preferred(self._indexes.open(request), request)
         return lost
 
+    def records(self, request: SolveRequest, names: Collection[str]) -> Mapping[str, tuple[IndexRecord, ...]]:
+        """Return what the first channel that has a name says of it (the `ChannelIndex` port)."""
+        channels = self._indexes.open(request)
+        found = {}
+        for name in sorted(names):
+            records = next((records for channel in channels if (records := channel.records(name))), None)
+            if records:
+                found[name] = tuple(map(_index_record, records))
+        return found
+
 
 def _preferred(
     channels: Sequence[OpenChannel], request: SolveRequest
@@ -177,6 +187,22 @@ def _locked(record: "rattler.RepoDataRecord", channels: Sequence[OpenChannel]) -
         constrains=tuple(value.get("constrains") or ()),
         track_features=tuple(features.split() if isinstance(features, str) else features),
         **{name: value.get(name, default) for name, default in _RECORD_FIELDS},
+    )
+
+
+def _index_record(record: "rattler.RepoDataRecord") -> IndexRecord:
+    moment = record.timestamp
+    return IndexRecord(
+        name=record.name.normalized,
+        version=str(record.version),
+        build=str(record.build),
+        build_number=record.build_number,
+        md5=record.md5.hex() if record.md5 else None,
+        sha256=record.sha256.hex() if record.sha256 else None,
+        size=record.size,
+        timestamp=None if moment is None else round(moment.timestamp() * 1000),
+        license=record.license,
+        depends=tuple(record.depends),
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -77,6 +78,37 @@ class EcrAccess:
         """
         with self._guard:
             return _public_settings(self._client(), place) if place.is_public else _settings(self._client(), place)
+
+    def scan_findings(self, place: EcrPlace, tag: str) -> bytes | None:
+        """Return the findings of an image's scan, all pages in one answer of `DescribeImageScanFindings`.
+
+        `None` when the image was not scanned or the scan is not finished.
+
+        Raises:
+            RegistryError: AWS does not say.
+
+        """
+        with self._guard, _errors(place, "DescribeImageScanFindings"):
+            api = self._client()
+            request: dict[str, Any] = {
+                "registryId": place.account,
+                "repositoryName": place.name,
+                "imageId": {"imageTag": tag},
+                "maxResults": 1000,
+            }
+            found: dict[str, list[Any]] = {"findings": [], "enhancedFindings": []}
+            while True:
+                try:
+                    answer = api.describe_image_scan_findings(**request)
+                except api.exceptions.ScanNotFoundException:
+                    return None
+                if answer["imageScanStatus"]["status"] not in {"COMPLETE", "ACTIVE"}:
+                    return None
+                for key, items in found.items():
+                    items += answer.get("imageScanFindings", {}).get(key) or ()
+                if not answer.get("nextToken"):
+                    return json.dumps({"imageScanFindings": found}, default=str).encode()
+                request["nextToken"] = answer["nextToken"]
 
     def _fetch(self) -> Credential:
         # Without the account, AWS answers with the registry of the caller's own.

@@ -17,7 +17,9 @@ class Graph:
 
     def __post_init__(self) -> None:
         requires = {
-            name: tuple(sorted({word for text in package.depends if (word := spec_name(text)) in self.packages} - {name}))
+            name: tuple(
+                sorted({word for text in package.depends if (word := spec_name(text)) in self.packages} - {name})
+            )
             for name, package in sorted(self.packages.items())
         }
         users: dict[str, list[str]] = {name: [] for name in requires}
@@ -72,4 +74,6 @@ class Graph:
 
 def spec_name(text: str) -> str:
     """Return the name that a dependency (`numpy >=1.2,<3`) begins with."""
-    return text.split(maxsplit=1)[0].rpartition("::")[2].split("[", 1)[0].split("=", 1)[0].lower() if text.strip() else ""
+    return (
+        text.split(maxsplit=1)[0].rpartition("::")[2].split("[", 1)[0].split("=", 1)[0].lower() if text.strip() else ""
+    )

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lockyard.conda.formats import lock_from_tree, lock_json_name
@@ -12,6 +12,7 @@ from lockyard.conda.spec import parse_env_in
 from lockyard.errors import ConfigError, StaleLockError
 from lockyard.oci.layering import FILE_NAME as LAYERS
 from lockyard.oci.layering import LayerPlan
+from lockyard.ports import IndexRecord
 from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 
@@ -113,7 +114,12 @@ def types_of(tree: Tree, order: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def read_release(
-    tree: Tree, version: Version, *, label: str = "", order: Sequence[str] = (), image_types: Sequence[str] = (),
+    tree: Tree,
+    version: Version,
+    *,
+    label: str = "",
+    order: Sequence[str] = (),
+    image_types: Sequence[str] = (),
     partial: bool = False,
 ) -> ReleaseFacts:
     """Read a release from its files; `image_types` narrows it, `partial` passes over types without a lock.
@@ -181,6 +187,23 @@ def read_json(text: str | bytes, source: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{source}: not a JSON object")
     return value
+
+
+def completed(lock: Lock, records: Mapping[str, Sequence[IndexRecord]]) -> Lock:
+    """Return the lock with what a channel's index knows of packages whose size it does not say; the hash must match."""
+
+    def one(package: LockedPackage) -> LockedPackage:
+        if package.size is not None:
+            return package
+        for record in records.get(package.name, ()):
+            if (package.md5 and record.md5 == package.md5) or (package.sha256 and record.sha256 == package.sha256):
+                return replace(
+                    package, size=record.size, timestamp=record.timestamp, license=record.license, depends=record.depends,
+                    sha256=package.sha256 or record.sha256, build_number=record.build_number,
+                )  # fmt: skip
+        return package
+
+    return replace(lock, platforms={name: tuple(map(one, items)) for name, items in lock.platforms.items()})
 
 
 def built_image(build: Mapping[str, Any], tested: str = "") -> ImageFacts:

@@ -10,7 +10,6 @@ from lockyard.reports.changes import Comparison, PackageChange, TypeComparison, 
 from lockyard.reports.model import ReleaseFacts, TypeFacts
 from lockyard.reports.text import cell, clean, count, human_size, markdown_table
 from lockyard.tree import File, Tree
-from lockyard.version import release_dir
 
 RELEASE_NOTES = "RELEASE.md"
 VERSION_NOTE = "RELEASE-NOTE.md"
@@ -25,7 +24,9 @@ def changelog_name(image_type: str) -> str:
 def changelogs(target: ReleaseFacts, base: ReleaseFacts | None) -> Tree:
     """Return the change log of every type; without a base release it says that this is the first."""
     found = compare(base, target) if base else None
-    return Tree({changelog_name(name): File.text(_changelog(target, item, found)) for name, item in target.types.items()})
+    return Tree(
+        {changelog_name(name): File.text(_changelog(target, item, found)) for name, item in target.types.items()}
+    )
 
 
 def release_notes(release: ReleaseFacts) -> Tree:
@@ -58,7 +59,11 @@ def version_note(release: ReleaseFacts, base: ReleaseFacts | None, distribution:
     else:
         found = compare(base, release)
         lines += [f"Since {base.version}:", "", *(_change_line(name, item) for name, item in found.types.items()), ""]
-    lines += ["## Read on", "", f"- [{RELEASE_NOTES}]({RELEASE_NOTES}): every package that was asked for, with its version"]
+    lines += [
+        "## Read on",
+        "",
+        f"- [{RELEASE_NOTES}]({RELEASE_NOTES}): every package that was asked for, with its version",
+    ]
     lines += [f"- [{changelog_name(name)}]({changelog_name(name)}): what changed in {name}" for name in release.types]
     for name, item in release.types.items():
         file_name = f"{name}.env.out" if item.is_adopted else f"{name}.lock.json"
@@ -79,10 +84,14 @@ def _changelog(target: ReleaseFacts, item: TypeFacts, found: Comparison | None) 
     lines = [f"# Change log: {target.version} ({item.image_type})", "", _mark(target, "generate-changelog"), ""]
     changes = found.types[item.image_type] if found else None
     if found is None or changes is None:
-        lines.append(f"The first release: {count(len(item.packages()), 'package')}, {len(item.direct)} of them asked for.")
+        lines.append(
+            f"The first release: {count(len(item.packages()), 'package')}, {len(item.direct)} of them asked for."
+        )
         return "\n".join(lines) + "\n"
     platform = f" on {changes.platform}" if len(item.lock.platforms) > 1 else ""
-    lines.append(f"Compared with {found.base}{platform}. Direct packages were asked for, indirect ones are required by others.")
+    lines.append(
+        f"Compared with {found.base}{platform}. Direct packages were asked for, indirect ones are required by others."
+    )
     for title, direct in (("Direct packages", True), ("Indirect packages", False)):
         lines += ["", f"## {title}", *_sections(changes, direct=direct)]
     for title, names in (("Became direct", changes.promoted), ("No longer direct", changes.demoted)):

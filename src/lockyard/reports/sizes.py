@@ -56,7 +56,9 @@ def over_budget(types: Mapping[str, TypeSizes], budget: float) -> tuple[str, ...
     for name, item in types.items():
         if item.share is None:
             unknown = item.new_packages.unknown or item.comparison.old_size.unknown
-            lines.append(f"{name}: the sizes of {count(unknown, 'package')} are unknown, so the budget cannot be checked")
+            lines.append(
+                f"{name}: the sizes of {count(unknown, 'package')} are unknown, so the budget cannot be checked"
+            )
         elif item.share > budget:
             new = [change for change in item.comparison.changes if change.what == "added" and change.new]
             biggest = max(new, key=lambda change: change.new.size or 0 if change.new else 0)
