@@ -13,6 +13,7 @@ from lockyard.app.images import BuildResult, ImageResult, chosen_platforms, tag_
 from lockyard.app.loading import load_images
 from lockyard.app.lock import current_locks, lock_release, lock_status
 from lockyard.app.testing import run_image_tests
+from lockyard.app.texts import write_texts_after
 from lockyard.app.workspace import Workspace, decode
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.distribution import EnvironmentArg, Line, Variant
@@ -27,6 +28,7 @@ from lockyard.oci.layout import write_layout
 from lockyard.oci.tar import EPOCH
 from lockyard.oci.values import Digest
 from lockyard.ports import FetchedPackage, Toolbox
+from lockyard.reports.notes import is_text
 from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 
@@ -90,6 +92,7 @@ def build_release(
         images = load_images(toolbox, workspace, version, images)
     if not skip_tests:
         images = tuple(run_image_tests(toolbox, workspace, version, image) for image in images)
+    write_texts_after(toolbox, workspace, version)
     return BuildResult(version=version, images=images, locked=bool(force or missing))
 
 
@@ -207,7 +210,8 @@ def _request(
         compression=variant.compression,
         dockerfile=decode(dockerfile.data, str(place / "Dockerfile")) if dockerfile else None,
         dockerfile_name=str(place / "Dockerfile"),
-        context=release.tree,
+        # Texts come after the image and renew themselves: they are none of its inputs.
+        context=Tree({path: file for path, file in release.tree.items() if not is_text(path)}),
         args={**_variant_args(variant, toolbox.environ), "IMAGE_VERSION": str(release.version), **release.build_args},
         workers=release.workers,
     )

@@ -18,6 +18,7 @@ from lockyard.app.published import (
     to_push,
 )
 from lockyard.app.targets import Place, aim, open_places, present, resolve
+from lockyard.app.texts import write_texts_after
 from lockyard.app.workspace import Workspace
 from lockyard.errors import ConfigError
 from lockyard.ports import Toolbox
@@ -148,4 +149,5 @@ def _push(
         if image_refs is not None:
             fs.atomic_write(image_refs, "".join(f"{line}\n" for line in result.lines).encode())
         journal.remove()
+    write_texts_after(toolbox, workspace, version, only_again=True)
     return result

@@ -58,8 +58,14 @@ def write_texts(
     )
 
 
-def write_texts_after(toolbox: Toolbox, workspace: Workspace, version: Version) -> None:
-    """Write all texts at the end of another command, which does not fail because of them."""
+def write_texts_after(toolbox: Toolbox, workspace: Workspace, version: Version, *, only_again: bool = False) -> None:
+    """Write all texts at the end of another command, which does not fail because of them.
+
+    An adopted release keeps the texts that it came with; `only_again` renews texts and makes no first ones.
+    """
+    tree = workspace.release_tree(version)
+    if not any(name.endswith(".lock.json") for name in tree) or (only_again and notes.VERSION_NOTE not in tree):
+        return
     try:
         result = write_texts(workspace, version)
     except LockyardError as error:
@@ -76,18 +82,12 @@ def check_texts(workspace: Workspace, versions: tuple[Version, ...], kinds: tupl
     """
     checked, drifted, passed = [], [], []
     for version in versions or workspace.versions():
-        try:
-            wanted = _texts(workspace, version, kinds)
-        except LockyardError:
-            if versions:
-                raise
+        if not versions and _is_older(workspace.release_tree(version)):
             passed.append(version)
             continue
+        wanted = _texts(workspace, version, kinds)
         place = workspace.release_path(version)
         found = [name for name, file in wanted.items() if fs.read_file(place / name) != file.data]
-        if found and not versions and _is_adopted(workspace, version):
-            passed.append(version)
-            continue
         checked.append(version)
         drifted += [f"{release_dir(version)}/{name}" for name in found]
     return TextsStatus(tuple(checked), tuple(drifted), tuple(passed))
@@ -129,6 +129,10 @@ def _facts(workspace: Workspace, version: Version) -> tuple[ReleaseFacts, Releas
     return release, read_release(tree, release.source, order=line_order(workspace, release.source), partial=True)
 
 
-def _is_adopted(workspace: Workspace, version: Version) -> bool:
-    release = read_release(workspace.existing_release(version), version, partial=True)
-    return all(item.is_adopted for item in release.types.values())
+def _is_older(tree: Tree) -> bool:
+    """Whether a release is not locked yet, or was made before Lockyard and none of its texts is ours."""
+    if any(name.endswith(".lock.json") for name in tree):
+        return False
+    return not any(name.endswith(".env.out") for name in tree) or not any(
+        notes.MARK.encode() in file.data for name, file in tree.items() if "/" not in name and name.endswith(".md")
+    )

@@ -25,6 +25,7 @@ _HAND_WRITTEN_RE = re.compile(r"[^/]*(?:additional_packages_env|pinned_env)\.in|
 _COPIED_RE = re.compile(r"patch_.*")
 _GENERATED_RE = re.compile(
     r"[^/]+\.(?:env\.in|env\.out|lock\.json|conda-lock\.yml|locked_env\.in)|layers\.json|source-version\.txt"
+    r"|CHANGELOG-[^/]+\.md|RELEASE\.md|RELEASE-NOTE\.md"
 )
 
 Status = Literal["kept", "new", "unbounded", "removed", "pinned", "argument"]

@@ -104,8 +104,8 @@ class EcrAccess:
                     return None
                 if answer["imageScanStatus"]["status"] not in {"COMPLETE", "ACTIVE"}:
                     return None
-                for key, items in found.items():
-                    items += answer.get("imageScanFindings", {}).get(key) or ()
+                for key in found:
+                    found[key] += answer.get("imageScanFindings", {}).get(key) or ()
                 if not answer.get("nextToken"):
                     return json.dumps({"imageScanFindings": found}, default=str).encode()
                 request["nextToken"] = answer["nextToken"]

@@ -9,6 +9,8 @@ from lockyard.reports.graph import Graph
 from lockyard.reports.model import Amount
 from lockyard.reports.text import cell, clean, count, human_size
 
+_SHOWN_PATHS = 15
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brought:
@@ -133,7 +135,11 @@ def render_why(version: str, types: Mapping[str, Why | None], name: str) -> str:
             lines.append("  who requires it is unknown: this release was made before Lockyard")
         width = max((len(user) for user, _ in item.required_by), default=0)
         lines += [f"  required by {clean(user):<{width}}  {clean(text)}" for user, text in item.required_by]
-        lines += [f"  {' -> '.join(map(clean, path))}" for path in item.paths]
+        lines += [f"  {' -> '.join(map(clean, path))}" for path in item.paths[:_SHOWN_PATHS]]
+        if len(item.paths) > _SHOWN_PATHS:
+            lines.append(
+                f"  … and from {count(len(item.paths) - _SHOWN_PATHS, 'more direct package')}; --json has them all"
+            )
         if item.known and not item.required_by and not item.direct:
             lines.append("  nothing requires it")
     return "\n".join(lines) + "\n"
@@ -174,4 +180,6 @@ def _tree(graph: Graph, root: str, fresh: set[str]) -> Iterator[tuple[int, Locke
 
 
 def _size(amount: Amount) -> str:
-    return f"at least {human_size(amount.known)}" if amount.unknown else human_size(amount.known)
+    if amount.unknown:
+        return f"at least {human_size(amount.known)}" if amount.known else "size unknown"
+    return human_size(amount.known)

@@ -13,7 +13,14 @@ from lockyard.tree import File, Tree
 
 RELEASE_NOTES = "RELEASE.md"
 VERSION_NOTE = "RELEASE-NOTE.md"
+MARK = "<!-- Written by `lockyard"
+"""What tells our texts from those that an adopted release came with."""
 _WORDS = {"changed": "Changed", "added": "New", "removed": "Removed", "rebuilt": "Rebuilt"}
+
+
+def is_text(name: str) -> bool:
+    """Whether a file of a release directory is one of these texts."""
+    return name in {RELEASE_NOTES, VERSION_NOTE} or (name.startswith("CHANGELOG-") and name.endswith(".md"))
 
 
 def changelog_name(image_type: str) -> str:
@@ -77,7 +84,7 @@ def release_texts(release: ReleaseFacts, base: ReleaseFacts | None, distribution
 
 
 def _mark(release: ReleaseFacts, command: str) -> str:
-    return f"<!-- Written by `lockyard {command} {release.version}`; do not edit. -->"
+    return f"{MARK} {command} {release.version}`; do not edit. -->"
 
 
 def _changelog(target: ReleaseFacts, item: TypeFacts, found: Comparison | None) -> str:
