@@ -10,8 +10,9 @@ from pathlib import PurePosixPath
 from lockyard import fs
 from lockyard.app.workspace import Workspace
 from lockyard.artifacts.catalog import Catalog
-from lockyard.artifacts.plan import ReleasePlan, ReleaseRequest, plan_release
-from lockyard.artifacts.template import NOT_COPIED, TemplateSources
+from lockyard.artifacts.plan import ReleasePlan, plan_release
+from lockyard.artifacts.request import ReleaseRequest, TemplateSources
+from lockyard.artifacts.template import NOT_COPIED
 from lockyard.distribution import Line
 from lockyard.errors import ConfigError, VersionExistsError
 from lockyard.ports import Toolbox
@@ -108,7 +109,7 @@ def _plan(workspace: Workspace, request: ReleaseRequest, *, force: bool) -> Rele
         hint = f"--base-patch-version {latest} is the newest of its line; {error.hint}" if newer else error.hint
         raise VersionExistsError(error.message, hint=hint, details=error.details) from error
     note = f"{base} is not the newest release of its line: {latest} is"
-    return dataclasses.replace(plan, notes=(note, *plan.notes)) if newer else plan
+    return dataclasses.replace(plan, notes=(note, *plan.notes)) if newer and latest != request.version else plan
 
 
 def _write(workspace: Workspace, plan: ReleasePlan) -> None:

@@ -1,8 +1,9 @@
 """`create-patch-version-artifacts`, `create-minor-version-artifacts`, `create-major-version-artifacts`."""
 
+import collections
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,15 +14,19 @@ from lockyard.version import Bump, Version
 if TYPE_CHECKING:
     from lockyard.app.create import CreateResult
     from lockyard.app.lock import LockResult
-    from lockyard.artifacts.plan import ReleasePlan, Row
+    from lockyard.artifacts.typeplan import Row
 
 SCHEMA = 1
-_HEADINGS = ("package", "types", "installed", "may be", "note", "bound too by")
+_STATUSES = {"new": "new", "unbounded": "not in the base lock", "removed": "removed", "pinned": "only pinned"}
+_STATUSES |= {"argument": "by argument"}
+_HEADINGS = ("package", "installed", "may move to", "note", "pinned by")
+_STYLES = {"new": "green", "removed": "red"}
 
 _HELP = """Make the next {part} release directory from a base release.
 
 {body} Each package that the base release installs may move from its installed version up to a bound that its policy sets.
-The path of the new directory goes to stdout; what may move how far, what is new and what binds a package goes to stderr.
+The path of the new directory goes to stdout; per image type, what may move how far, what is new, removed or pinned, and by
+which file, goes to stderr (types after the first show what differs; -v shows all).
 Hand-written inputs in the target (TYPE.additional_packages_env.in, TYPE.pinned_env.in, patch_*) are read and kept.
 
 \b
@@ -100,7 +105,12 @@ def _tell(context: Context, result: "CreateResult", *, lock: bool) -> None:
     """Say on stderr what the reviewer should know."""
     plan, say = result.plan, context.toolbox.log
     say.step(f"{plan.base} → {plan.version} ({plan.bump}){'' if result.written else ', nothing is written'}")
-    context.log.table(_table(plan))
+    seen: dict[tuple[object, ...], str] = {}
+    for image_type, rows in plan.types.items():
+        differing = [row for row in rows if _key(row) not in seen]
+        say.info(_summary(image_type, rows, [seen[_key(row)] for row in rows if _key(row) in seen]))
+        context.log.table(_table(rows if context.log.verbosity > 0 else differing))
+        seen.update({_key(row): image_type for row in differing})
     for note in plan.notes:
         say.info(note)
     for path in plan.kept:
@@ -111,28 +121,39 @@ def _tell(context: Context, result: "CreateResult", *, lock: bool) -> None:
         say.info(f"next: lockyard lock {plan.version}")
 
 
-def _table(plan: "ReleasePlan") -> Iterator[tuple[str, str]]:
+def _summary(image_type: str, rows: "Sequence[Row]", same: Sequence[str]) -> str:
+    """Return one line: how many packages, what becomes of them, how many are as in a type before."""
+    counts = collections.Counter[str](row.status for row in rows)
+    packages = sum(counts[status] for status in ("kept", "new", "unbounded"))
+    parts = [f"{counts[status]} {text}" for status, text in _STATUSES.items() if counts[status]]
+    bound = sum(bool(row.pins) for row in rows)
+    parts += [f"{bound} pinned too"] if bound else []
+    line = f"{image_type}: {packages} {'package' if packages == 1 else 'packages'}"
+    line += f" ({', '.join(parts)})" if parts else ""
+    found = collections.Counter(same)
+    return "; ".join(
+        [line, *(f"{count if count < len(rows) else 'all'} as in {name}" for name, count in found.items())]
+    )
+
+
+def _key(row: "Row") -> tuple[object, ...]:
+    """Return what makes two types' rows say the same: all but the places of their lines."""
+    bounds = tuple(pin.partition(" ")[2] for pin in row.pins)
+    return (row.name, row.status, row.installed, row.old, row.new, bounds)
+
+
+def _table(rows: "Sequence[Row]") -> Iterator[tuple[str, str]]:
     """Yield style and text of each line of the reviewer's table."""
+    if not rows:
+        return
     lines: list[tuple[str, tuple[str, ...]]] = [("bold", _HEADINGS)]
-    for row, types in _merged(plan):
-        which = "all" if len(types) == len(plan.types) else ", ".join(types)
+    for row in rows:
         pins = ", ".join(map(_short, row.pins))
-        style = {"new": "green", "removed": "red"}.get(row.status, "")
-        lines.append((style, (row.name, which, row.installed or "-", _may_be(row), _note(row), pins)))
+        cells: tuple[str, ...] = (row.name, row.installed or "-", _may_be(row), _note(row), pins)
+        lines.append((_STYLES.get(row.status, ""), cells))
     widths = [max(len(cells[column]) for _, cells in lines) for column in range(len(_HEADINGS))]
     for style, cells in lines:
         yield style, "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-
-
-def _merged(plan: "ReleasePlan") -> "list[tuple[Row, list[str]]]":
-    """Return the rows with the types that share them, in the order of the first type."""
-    found: dict[tuple[object, ...], tuple[Row, list[str]]] = {}
-    for image_type, rows in plan.types.items():
-        for row in rows:
-            bounds = tuple(pin.partition(" ")[2] for pin in row.pins)
-            key = (row.name, row.status, row.installed, row.old, row.new, bounds)
-            found.setdefault(key, (row, []))[1].append(image_type)
-    return list(found.values())
 
 
 def _may_be(row: "Row") -> str:
@@ -148,7 +169,11 @@ def _may_be(row: "Row") -> str:
 def _note(row: "Row") -> str:
     if row.status in {"pinned", "argument"}:
         return f"only in {_short(row.where)}"
-    parts = ["new"] if row.status == "new" else []
+    parts = []
+    if row.status == "new":
+        parts.append("new, indirect before" if row.installed else "new")
+    if row.status == "unbounded":
+        parts.append("not in the base lock")
     if row.old is not None and not row.old.startswith(">="):
         parts.append(f"was {row.old or 'unbounded'}")
     if row.policy not in {"", "semver"}:

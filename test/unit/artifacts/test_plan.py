@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lockyard.artifacts.plan import ReleasePlan, ReleaseRequest, is_hand_written, plan_release
-from lockyard.artifacts.template import TemplateSources
+from lockyard.artifacts.plan import ReleasePlan, plan_release
+from lockyard.artifacts.request import ReleaseRequest, TemplateSources, is_hand_written
 from lockyard.conda.formats import write_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.errors import ConfigError, VersionExistsError
@@ -163,7 +163,7 @@ def test_generated_names_are_taken(where: str) -> None:
 
 def test_dockerfile_is_rendered() -> None:
     template = Tree(
-        {"Dockerfile.j2": File(b"{{ name }} {{ version }} from {{ base_version }}, {{ image_types | join('+') }}")}
+        {"Dockerfile.j2": File(b"{{ name }} {{ version }} from {{ base_version }}, {{ types | join('+') }}")}
     )
     found = plan(templates=TemplateSources(minor=template))
     assert text(found, "Dockerfile") == "small 1.4.1 from 1.4.0, cpu+gpu"
@@ -178,7 +178,7 @@ def test_dockerfile_is_rendered() -> None:
         ("patch_x/y", True),
         ("Dockerfile-cpu.patch", True),
         ("cpu.env.in", False),
-        ("cpu.arg_based_env.in", False),
+        ("cpu.arg_based_env.in", True),
         ("Dockerfile", False),
         ("dirs/patch_x", False),
     ],

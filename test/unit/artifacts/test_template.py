@@ -2,10 +2,12 @@
 
 import pytest
 
-from lockyard.artifacts.template import TemplateSources, plan_template
+from lockyard.artifacts.request import ReleaseRequest, TemplateSources
+from lockyard.artifacts.template import TemplatePlan, plan_template
 from lockyard.errors import ConfigError
 from lockyard.tree import File, Tree
-from lockyard.version import Version
+from lockyard.version import Bump, Version
+from support.releases import LINE_SOURCE, distribution, line
 
 
 def tree(**files: str) -> Tree:
@@ -14,7 +16,20 @@ def tree(**files: str) -> Tree:
 
 BASE = tree(Dockerfile="base", dirs_of_a="base", cpu__env__in="numpy\n")
 MINOR, PREVIOUS, MAJOR = tree(Dockerfile="minor"), tree(Dockerfile="previous"), tree(Dockerfile="major")
-VALUES = {"version": "1.5.0"}
+
+
+def choose(version: str, sources: TemplateSources, base: Tree = BASE) -> TemplatePlan:
+    request = ReleaseRequest(
+        base=Version(1, 4, 3),
+        version=Version.parse(version),
+        bump=Bump.MINOR,
+        distribution=distribution(),
+        line=line(),
+        line_source=LINE_SOURCE,
+        base_tree=base,
+        templates=sources,
+    )
+    return plan_template(request, {})
 
 
 @pytest.mark.parametrize(
@@ -30,7 +45,7 @@ VALUES = {"version": "1.5.0"}
     ],
 )
 def test_order(version: str, sources: TemplateSources, expected: str, made: str | None) -> None:
-    plan = plan_template(Version.parse(version), sources, BASE, VALUES)
+    plan = choose(version, sources)
     assert plan.files["Dockerfile"].data.decode() == expected
     assert plan.directory == made
     assert bool(plan.tree) == (made is not None)
@@ -38,11 +53,11 @@ def test_order(version: str, sources: TemplateSources, expected: str, made: str 
 
 
 def test_base_gives_dockerfile_and_dirs_only() -> None:
-    assert list(plan_template(Version(1, 5, 0), TemplateSources(), BASE, VALUES).files) == ["Dockerfile", "dirs/a"]
+    assert list(choose("1.5.0", TemplateSources()).files) == ["Dockerfile", "dirs/a"]
 
 
 def test_nothing_at_all_is_a_note() -> None:
-    plan = plan_template(Version(1, 5, 0), TemplateSources(), Tree(), VALUES)
+    plan = choose("1.5.0", TemplateSources(), Tree())
     assert not plan.files
     assert "no Dockerfile" in plan.notes[0]
 
@@ -56,7 +71,7 @@ def test_templates_are_rendered_and_the_copy_is_not() -> None:
             "dirs/x": File(b"{{ not }} a template"),
         }
     )
-    plan = plan_template(Version(1, 5, 0), TemplateSources(previous_minor=raw), BASE, VALUES)
+    plan = choose("1.5.0", TemplateSources(previous_minor=raw))
     assert plan.tree == raw
     assert plan.files == Tree({"Dockerfile": File(b"LABEL v=1.5.0\n", 0o755), "dirs/x": File(b"{{ not }} a template")})
 
@@ -72,5 +87,5 @@ def test_templates_are_rendered_and_the_copy_is_not() -> None:
 def test_refused(files: dict[str, str], message: str) -> None:
     minor = Tree({name: File.text(text) for name, text in files.items()})
     with pytest.raises(ConfigError) as caught:
-        plan_template(Version(1, 5, 0), TemplateSources(minor=minor), BASE, VALUES)
+        choose("1.5.0", TemplateSources(minor=minor))
     assert caught.value.message.startswith(message)
