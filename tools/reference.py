@@ -89,10 +89,10 @@ def commands(index: Path) -> Iterator[list[str]]:
 def make(root: Path, index: Path, work: Path) -> None:
     """Make all releases in `work`."""
     copy_written(root, work)
-    environ = {"LOCKYARD_CACHE_DIR": str(work / "cache"), "LOCKYARD_ROOT": str(work)}
+    environ = {"LOCKYARD_CACHE_DIR": str(work / "cache")}
     for command in commands(index):
         print(f"$ lockyard {' '.join(command)}", flush=True)
-        code = run(command, environ=environ)
+        code = run(["--root", str(work), *command], environ=environ)
         if code:
             raise SystemExit(code)
 

@@ -52,7 +52,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "support": "reports",
         "scan": "scan",
     },
-    "Machinery": {"completion": "completion"},
+    "Machinery": {"cache": "cache", "completion": "completion"},
 }
 """Section → command → module of `lockyard.cli` whose `COMMANDS` holds it."""
 

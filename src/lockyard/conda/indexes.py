@@ -35,6 +35,33 @@ def index_path(cache_dir: Path, channel: Channel, subdir: str) -> Path:
     return _entry(cache_dir / "index" / "v1", channel, subdir)
 
 
+def import_index(cache_dir: Path, channel: Channel, directory: Path) -> dict[str, int]:
+    """Put a remote channel's index files from `directory` into the cache, as `--offline` uses them.
+
+    `directory` holds `SUBDIR/repodata.json` or `repodata.json.zst`. Returns subdir → bytes of the kept index.
+
+    Raises:
+        ConfigError: the directory holds no index, or one does not parse; what was kept by then stays.
+
+    """
+    found = {}
+    for name in ("repodata.json", "repodata.json.zst"):
+        found |= {path.parent.name: path for path in sorted(directory.glob(f"*/{name}"))}
+    if not found:
+        raise ConfigError(f"{directory} has no index", hint="it holds SUBDIR/repodata.json or SUBDIR/repodata.json.zst")
+    kept = {}
+    for subdir, path in sorted(found.items()):
+        entry = index_path(cache_dir, channel, subdir)
+        with fs.temporary_directory(entry.parent, subdir) as stage:
+            copy = Path(shutil.copyfile(path, stage / path.name))
+            try:
+                _keep(copy, entry, channel, subdir, {"url": f"{channel.base}/{subdir}/{path.name}"})
+            except http.TransferError as error:
+                raise ConfigError(f"{path} is no index: {error.__cause__}") from error
+        kept[subdir] = entry.stat().st_size
+    return kept
+
+
 class OpenChannel:
     """A channel's indexes, opened, and the records that were asked for."""
 
