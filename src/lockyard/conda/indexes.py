@@ -44,7 +44,7 @@ def import_index(cache_dir: Path, channel: Channel, directory: Path) -> dict[str
         ConfigError: the directory holds no index, or one does not parse; what was kept by then stays.
 
     """
-    found = {}
+    found: dict[str, Path] = {}
     for name in ("repodata.json", "repodata.json.zst"):
         found |= {path.parent.name: path for path in sorted(directory.glob(f"*/{name}"))}
     if not found:
