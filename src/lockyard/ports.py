@@ -253,6 +253,18 @@ class UploadSession:
     offset: int | None = None
 
 
+class BlobContent(Protocol):
+    """The bytes of a blob that lies somewhere else; parts of it may be read several times."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return the bytes from `start` on, exactly `length` of them.
+
+        Raises:
+            RegistryError: they cannot be had.
+
+        """
+
+
 class RegistryPort(Protocol):
     """One repository of a registry, or an OCI layout that stands for one. Thread-safe; every failure is a `RegistryError`.
 
@@ -273,8 +285,11 @@ class RegistryPort(Protocol):
     def get_manifest(self, reference: str) -> bytes | None:
         """Return the manifest's bytes, `None` when there is none."""
 
-    def put_manifest(self, reference: str, body: bytes, media_type: str) -> None:
-        """Put a manifest under a reference; what it refers to must be there."""
+    def put_manifest(self, reference: str, body: bytes, media_type: str) -> bool:
+        """Put a manifest under a reference; what it refers to must be there.
+
+        Returns whether the registry itself lists it as a referrer of its `subject`.
+        """
 
     def tags(self) -> tuple[str, ...]:
         """Return all tags, sorted; none when the repository does not exist yet."""
@@ -306,9 +321,18 @@ class RegistryPort(Protocol):
         Returns `None` when it is mounted, else the session to upload it with.
         """
 
+    def read_blob(self, digest: str, start: int, length: int) -> bytes:
+        """Return a part of a blob, exactly `length` bytes, which are not checked."""
+
+    def referrers(self, digest: str) -> bytes | None:
+        """Return the index of the manifests whose subject is `digest`, `None` where that cannot be asked.
+
+        Then they are listed under a tag; see `registry.referrers`.
+        """
+
     def upload_blob(
         self,
-        path: Path,
+        source: Path | BlobContent,
         digest: str,
         size: int,
         *,
@@ -316,13 +340,13 @@ class RegistryPort(Protocol):
         session: UploadSession | None = None,
         on_session: Callable[[UploadSession], None] | None = None,
     ) -> int:
-        """Send one blob from a file, in bounded memory, and return the bytes sent.
+        """Send one blob in bounded memory, and return the bytes sent.
 
         `progress` gets bytes as they become part of the blob (negative when they were lost), `on_session` where a large
         upload can go on after this process has died.
 
         Raises:
-            HashMismatchError: the file is not what `digest` names; the registry has not got it then.
+            HashMismatchError: `source` is not what `digest` names; the registry has not got it then.
 
         """
 

@@ -180,7 +180,7 @@ def test_public(ecr: FakeEcr, server: RegistryServer, time: Time, tmp_path: Path
     port = RegistryClient(repository, access, log=RecordingLog(), retries=WAITLESS)
     assert port.tags() == ()
     for blob in image.blobs:
-        port.upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None)
+        port.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None)
     port.put_manifest("1.0", image.top.body, image.top.descriptor.media_type)
     port.close()
     assert server.tag_digests("alias/image") == {"1.0": image.top.digest}
@@ -225,7 +225,7 @@ class TestToken:
                 ecr.end_tokens()
 
         port = client(access)
-        sent = port.upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None, on_session=on_session)
+        sent = port.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None, on_session=on_session)
         port.close()
         assert ecr.calls == ["GetAuthorizationToken"] * 2
         assert blob.digest in server.blobs["team/image"]
@@ -265,11 +265,11 @@ def test_the_parts_of_a_layer_are_large_enough(ecr: FakeEcr, access: EcrAccess, 
     ecr.create("team/image")
     blob = push_image(tmp_path, "big", (2 * LEAST_PART + 7,)).blobs[1]
     port = client(access)
-    port.upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None)
+    port.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None)
     assert port.present_blobs({blob.digest: blob.size}) == {blob.digest}
     port.close()
     assert ecr.count("PATCH", "/uploads/") == 3
     small = client(access, chunk=1 << 20)
     with pytest.raises(RegistryError, match="LAYER_PART_TOO_SMALL"):
-        small.upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None)
+        small.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None)
     small.close()

@@ -85,7 +85,8 @@ class Pusher:
                 stack.callback(port.close)
                 ports[name] = wrap(port)
             journal = stack.enter_context(open_journal(self.journal))
-            return run_push(self.plan(ports), ports, memory=journal, log=self.log, workers=workers)
+            reports = run_push(self.plan(ports), ports, memory=journal, log=self.log, workers=workers)
+            return sum(reports.values(), PushReport())
 
 
 def http_pusher(
@@ -309,7 +310,8 @@ def test_a_damaged_blob_is_refused_before_its_manifest_and_tags(
 ) -> None:
     for blob in images[0].blobs:
         if blob.size > CHUNK:
-            blob.path.write_bytes(blob.path.read_bytes()[:-1] + b"?")
+            assert isinstance(blob.source, Path)
+            blob.source.write_bytes(blob.source.read_bytes()[:-1] + b"?")
     with pytest.raises(HashMismatchError):
         http_pusher(server, images, tmp_path).push()
     assert server.manifests == {}
@@ -340,7 +342,7 @@ def test_an_exact_tag_that_appears_meanwhile_is_not_overwritten(
                 RegistryClient(server.repository(NAMES[0]), GivenCredentials(), log=RecordingLog())
             ) as else_where:
                 for blob in other.blobs:
-                    else_where.upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None)
+                    else_where.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None)
                 else_where.put_manifest("1.0.0-cpu", other.top.body, other.top.descriptor.media_type)
 
     with pytest.raises(RegistryError, match="appeared as"):
@@ -380,7 +382,7 @@ class TestDirectory:
         port = OciDirectory(tmp_path / "one")
         for image in images:
             for blob in image.blobs:
-                port.upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None)
+                port.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None)
             port.put_manifest("latest", image.top.body, image.top.descriptor.media_type)
         assert port.tags() == ("latest",)
         assert port.manifest_digest("latest") == images[-1].top.digest
@@ -395,7 +397,7 @@ class TestDirectory:
         (tmp_path / "one/thesis.tex").write_text("text")
         blob = images[0].blobs[0]
         with pytest.raises(RegistryError, match=r"thesis\.tex"):
-            OciDirectory(tmp_path / "one").upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None)
+            OciDirectory(tmp_path / "one").upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None)
         assert [item.name for item in (tmp_path / "one").iterdir()] == ["thesis.tex"]
 
     @pytest.mark.parametrize(

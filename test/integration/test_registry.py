@@ -121,10 +121,10 @@ def test_an_upload_goes_on_in_another_process(registry: DockerRegistry, tmp_path
             raise StoppedError
 
     with contextlib.closing(client(registry, "team/resume")) as one, pytest.raises(StoppedError):
-        one.upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None, on_session=stop)
+        one.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None, on_session=stop)
     with contextlib.closing(client(registry, "team/resume")) as two:
         begun = UploadSession(sessions[-1].location)
-        assert two.upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None, session=begun) == 2 * CHUNK
+        assert two.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None, session=begun) == 2 * CHUNK
         assert two.present_blobs({blob.digest: blob.size}) == {blob.digest}
 
 
@@ -144,10 +144,10 @@ def test_an_upload_broken_inside_a_chunk_begins_again(registry: DockerRegistry, 
             raise BrokenError
 
     with contextlib.closing(client(registry, "team/broken")) as one, pytest.raises(BrokenError):
-        one.upload_blob(blob.path, blob.digest, blob.size, progress=progress, on_session=sessions.append)
+        one.upload_blob(blob.source, blob.digest, blob.size, progress=progress, on_session=sessions.append)
     with contextlib.closing(client(registry, "team/broken")) as two:
         begun = UploadSession(sessions[-1].location)
-        two.upload_blob(blob.path, blob.digest, blob.size, progress=lambda _: None, session=begun)
+        two.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None, session=begun)
         assert two.present_blobs({blob.digest: blob.size}) == {blob.digest}
 
 

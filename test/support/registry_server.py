@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_PATH = re.compile(r"/v2/(?P<name>[a-z0-9/._-]+?)/(?P<kind>blobs/uploads|blobs|manifests|tags)/(?P<rest>.*)")
+_PATH = re.compile(r"/v2/(?P<name>[a-z0-9/._-]+?)/(?P<kind>blobs/uploads|blobs|manifests|tags|referrers)/(?P<rest>.*)")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class RegistryServer:
         self.keep_partial = True
         self.down = self._down_next = False
         self.absolute_locations = False
+        self.referrers_api = False
         self.upload_host: str | None = None
         """`HOST:PORT` of a storage server that uploads are sent to."""
         self.cut_answer_after: int | None = None
@@ -238,7 +239,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._drain()
             return 404, {}, _error("NAME_UNKNOWN", "no such place")
         uploads = self._begin if self.command == "POST" else self._upload
-        action = {"blobs/uploads": uploads, "blobs": self._blob, "manifests": self._manifest, "tags": self._list}
+        action = {
+            "blobs/uploads": uploads,
+            "blobs": self._blob,
+            "manifests": self._manifest,
+            "tags": self._list,
+            "referrers": self._referrers,
+        }
         return action[match["kind"]](match["name"], unquote(match["rest"]), query)
 
     # Authentication
@@ -282,11 +289,11 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.registry.blobs.get(name, {}).get(digest)
         if data is None:
             return 404, {}, _error("BLOB_UNKNOWN", "blob unknown to registry")
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None:
             return 200, {"Docker-Content-Digest": digest}, data
-        start = int(asked[1])
-        return 206, {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}, data[start:]
+        start, end = int(asked[1]), int(asked[2] or len(data) - 1)
+        return 206, {"Content-Range": f"bytes {start}-{end}/{len(data)}"}, data[start : end + 1]
 
     def _upload(self, name: str, key: str, query: dict[str, list[str]]) -> tuple[int, dict[str, str], bytes]:
         registry = self.registry
@@ -384,12 +391,27 @@ class _Handler(BaseHTTPRequestHandler):
                 registry.manifests.setdefault(name, {})[digest] = (body, self.headers.get("Content-Type", ""))
                 if ":" not in reference:
                     registry.tags.setdefault(name, {})[reference] = digest
-            return 201, {"Docker-Content-Digest": digest}, b""
+            subject = json.loads(body).get("subject", {}).get("digest")
+            noted = {"OCI-Subject": subject} if subject and registry.referrers_api else {}
+            return 201, {"Docker-Content-Digest": digest, **noted}, b""
         digest = reference if ":" in reference else registry.tags.get(name, {}).get(reference, "")
         found = registry.manifests.get(name, {}).get(digest)
         if found is None:
             return 404, {}, _error("MANIFEST_UNKNOWN", "manifest unknown")
         return 200, {"Docker-Content-Digest": digest, "Content-Type": found[1]}, found[0]
+
+    def _referrers(self, name: str, digest: str, _: dict[str, list[str]]) -> tuple[int, dict[str, str], bytes]:
+        registry = self.registry
+        if not registry.referrers_api:
+            return 404, {}, b"404 page not found"
+        entries = []
+        for own, (body, media_type) in registry.manifests.get(name, {}).items():
+            value = json.loads(body)
+            if value.get("subject", {}).get("digest") == digest:
+                known = {key: value[key] for key in ("artifactType", "annotations") if key in value}
+                entries.append({"mediaType": media_type, "digest": own, "size": len(body), **known})
+        kind = "application/vnd.oci.image.index.v1+json"
+        return 200, {"Content-Type": kind}, json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
 
     def _list(self, name: str, _: str, query: dict[str, list[str]]) -> tuple[int, dict[str, str], bytes]:
         registry = self.registry

@@ -2,48 +2,104 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import shlex
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lockyard import fs
+from lockyard import __version__, fs
 from lockyard.app.published import (
     FILE_NAME,
     Built,
     Published,
     check_records,
+    donors,
     merge_record,
+    previous_layers,
     read_built,
     read_record,
     to_push,
 )
+from lockyard.app.staging import attach, read_staged
 from lockyard.app.targets import Place, aim, open_places, present, resolve
 from lockyard.app.texts import write_texts_after
 from lockyard.app.workspace import Workspace
-from lockyard.errors import ConfigError
+from lockyard.checks.plan import Record
+from lockyard.distribution import Repository
+from lockyard.errors import ConfigError, ImageTestError, RegistryError
 from lockyard.ports import Toolbox
 from lockyard.registry.journal import open_journal
-from lockyard.registry.plan import PushPlan, plan_push
+from lockyard.registry.plan import Manifest, PushPlan, plan_push
 from lockyard.registry.push import PushReport, run_push
 from lockyard.tags import exact_tag
 from lockyard.version import Version
 
 PUSH_RECORD = "push.json"
 """What the last push of a version did, in its output directory."""
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishRequest:
+    """What to publish and how.
+
+    `targets` are aliases of the configuration, `HOST/NAME` or `oci:DIR` below the root. `source` is a repository that has
+    the images (`--from`), `None` for what is built here. `region` replaces the region of ECR repositories.
+    """
+
+    targets: tuple[str, ...]
+    image_types: tuple[str, ...] = ()
+    source: str | None = None
+    skip_tests: bool = False
+    dry_run: bool = False
+    move_tag: bool = False
+    insecure: bool = False
+    region: str | None = None
+    image_refs: Path | None = None
+
+    def command(self, version: Version) -> str:
+        """Return the command line that does the same."""
+        parts = ["lockyard", "push", str(version)]
+        parts += [part for target in self.targets for part in ("--target-ecr-repo", target)]
+        parts += [part for name in self.image_types for part in ("--image-type", name)]
+        options = {"--from": self.source, "--region": self.region, "--image-refs": self.image_refs}
+        parts += [str(part) for name, value in options.items() if value is not None for part in (name, value)]
+        flags = {"--skip-tests": self.skip_tests, "--move-tag": self.move_tag, "--insecure": self.insecure}
+        parts += [name for name, value in flags.items() if value]
+        return shlex.join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPull:
+    """What a client of the previous release has to pull: new layers and their bytes, of all layers and theirs.
+
+    `previous` is `None` where no earlier release is known: the client pulls everything.
+    """
+
+    image_type: str
+    platform: str
+    previous: Version | None
+    layers: int
+    size: int
+    all_layers: int
+    whole: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishResult:
     """What was published, or on a dry run what would be; `report` is `None` then.
 
-    `resumed` counts the blobs that an interrupted run had finished.
+    `reports` are by repository, `report` is their sum. `resumed` counts the blobs that an interrupted run had finished.
     """
 
     version: Version
     plan: PushPlan
     published: tuple[Published, ...]
     tested: bool
+    pulls: tuple[ClientPull, ...] = ()
     report: PushReport | None = None
+    reports: Mapping[str, PushReport] = field(default_factory=dict)
     resumed: int = 0
 
     @property
@@ -52,54 +108,84 @@ class PublishResult:
         return tuple(f"{item.repository}@{item.digest} {tag}" for item in self.published for tag in item.tags)
 
 
-def publish_release(
-    toolbox: Toolbox,
-    workspace: Workspace,
-    version: Version,
-    *,
-    targets: Sequence[str],
-    image_types: tuple[str, ...] = (),
-    skip_tests: bool = False,
-    dry_run: bool = False,
-    move_tag: bool = False,
-    insecure: bool = False,
-    region: str | None = None,
-    image_refs: Path | None = None,
-) -> PublishResult:
-    """Push what was built of `version` to all `targets`: aliases of the configuration, `HOST/NAME` or `oci:DIR`.
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A push that was planned, and what its records need."""
+
+    result: PublishResult
+    request: PublishRequest
+    built: tuple[Built, ...]
+    records: tuple[Record, ...]
+    places: tuple[Place, ...]
+
+
+def publish_release(toolbox: Toolbox, workspace: Workspace, version: Version, request: PublishRequest) -> PublishResult:
+    """Push the images of `version`, built here or staged, to all targets.
 
     Blobs and manifests go first, then the exact tags everywhere, then the floating tags. Only images whose test record
-    belongs to exactly these bytes are published; with `skip_tests` exact tags alone, marked untested. A relative `oci:DIR`
-    is below the root; `region` replaces the region of ECR repositories. What was published is recorded in the release's `images.json`, and line by line in `image_refs`.
+    belongs to exactly these bytes are published; with `skip_tests` exact tags alone, marked untested. What was published is
+    recorded in the release's `images.json` and in `push.json` of its output directory, and line by line in `image_refs`.
 
     Raises:
         ConfigError: a target is malformed, or the release does not exist.
-        BuildError: it is not built.
+        BuildError: it is not built, or not staged.
         ImageTestError: a test record is missing, red, or of something else; nothing was published.
-        RegistryError: a registry refuses, or an exact tag is taken; run it again to go on.
+        RegistryError: a registry refuses, or an exact tag is taken; the details say what is where and how to finish.
         HashMismatchError: a built image was changed; neither its manifest nor a tag was written.
 
     """
-    if move_tag and not version.is_pre_release:
+    if request.move_tag and not version.is_pre_release:
         raise ConfigError(f"{version} is final: its exact tags never move", hint="--move-tag is for pre-releases")
-    repositories = resolve(workspace, targets, region=region)
+    repositories = resolve(workspace, request.targets, region=request.region)
     workspace.existing_release(version)
-    variants = workspace.variants(version, image_types)
-    built = read_built(workspace, version, variants)
-    tested = not skip_tests and not all(repository.stage for repository in repositories)
-    if tested:
-        check_records(workspace, version, variants, built)
-    images = [
-        to_push(name, exact_tag(version, template=variant.tag, image_type=name), built)
-        for name, variant in variants.items()
-    ]
     with contextlib.ExitStack() as stack:
-        if not dry_run:
+        if not request.dry_run:
             stack.enter_context(fs.lock(workspace.state_dir / "push" / f"{version}.lock"))
-        places = stack.enter_context(open_places(toolbox, workspace, repositories, insecure=insecure))
+        job = stack.enter_context(_planned(toolbox, workspace, version, request, repositories))
+        if request.dry_run:
+            return job.result
+        if not job.result.tested:
+            toolbox.log.warning(f"{version} is published untested: exact tags only")
+        try:
+            return _push(toolbox, workspace, job)
+        except RegistryError as error:
+            error.details = (*error.details, f"to finish: {request.command(version)}")
+            raise
+
+
+@contextlib.contextmanager
+def _planned(
+    toolbox: Toolbox,
+    workspace: Workspace,
+    version: Version,
+    request: PublishRequest,
+    repositories: Sequence[Repository],
+) -> Iterator[_Job]:
+    """Check what is to be published, open the repositories and plan."""
+    variants = workspace.variants(version, request.image_types)
+    tested = not request.skip_tests and not all(repository.stage for repository in repositories)
+    with contextlib.ExitStack() as stack:
+        tops: Mapping[str, Manifest] = {}
+        given: dict[str, dict[str, str]] = donors(workspace, version)
+        if request.source is None:
+            built = read_built(workspace, version, variants)
+        else:
+            (stage,) = resolve(workspace, (request.source,), region=request.region)
+            (origin,) = stack.enter_context(open_places(toolbox, workspace, (stage,), insecure=request.insecure))
+            staged = read_staged(version, variants, origin)
+            built, tops = staged.built, staged.tops
+            if origin.port.registry is not None:
+                mine = given.setdefault(origin.port.registry, {})
+                mine |= {layer: origin.name for item in built for layer in _digests(item)}
+        records = check_records(workspace, version, variants, built) if tested else ()
+        images = [
+            to_push(name, exact_tag(version, template=variant.tag, image_type=name), built, top=tops.get(name))
+            for name, variant in variants.items()
+        ]
+        places = stack.enter_context(open_places(toolbox, workspace, repositories, insecure=request.insecure))
         aims = [aim(workspace, version, variants, place, floating=tested) for place in places]
         there = {place.name: present(place.port, images, item) for place, item in zip(places, aims, strict=True)}
-        plan = plan_push(images, aims, there, move_tags=move_tag)
+        plan = plan_push(images, aims, there, move_tags=request.move_tag, donors=given)
         published = tuple(
             Published(
                 image_type=image.image_type,
@@ -110,44 +196,117 @@ def publish_release(
             for item in aims
             for image in images
         )
-        result = PublishResult(version=version, plan=plan, published=published, tested=tested)
-        if dry_run:
-            return result
-        if not tested:
-            toolbox.log.warning(f"{version} is published untested: exact tags only")
-        return _push(toolbox, workspace, result, built, places, image_refs)
+        pulls = tuple(_pull(workspace, version, item) for item in built)
+        result = PublishResult(version=version, plan=plan, published=published, tested=tested, pulls=pulls)
+        yield _Job(result, request, built, records, places)
 
 
-def _push(
-    toolbox: Toolbox,
-    workspace: Workspace,
-    plan: PublishResult,
-    built: Iterable[Built],
-    places: Iterable[Place],
-    image_refs: Path | None,
-) -> PublishResult:
-    ports = {place.name: place.port for place in places}
-    version = plan.version
+def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
+    planned, version = job.result, job.result.version
+    ports = {place.name: place.port for place in job.places}
+    start, begun = time.monotonic(), toolbox.clock.now()
     with open_journal(workspace.state_dir / "push" / f"{version}.jsonl") as journal:
         resumed = len(journal.finished)
         if resumed:
             toolbox.log.info(f"an interrupted push had finished {resumed} blobs already")
-        report = run_push(plan.plan, ports, memory=journal, log=toolbox.log)
+        reports = run_push(planned.plan, ports, memory=journal, log=toolbox.log)
+        _attach_records(toolbox, workspace, job)
         result = PublishResult(
             version=version,
-            plan=plan.plan,
-            published=plan.published,
-            tested=plan.tested,
-            report=report,
+            plan=planned.plan,
+            published=planned.published,
+            tested=planned.tested,
+            pulls=planned.pulls,
+            report=sum(reports.values(), PushReport()),
+            reports=reports,
             resumed=resumed,
         )
-        record = merge_record(read_record(workspace, version), version, built, plan.published, tested=plan.tested)
+        record = merge_record(
+            read_record(workspace, version), version, job.built, result.published, tested=result.tested
+        )
         fs.atomic_write(workspace.release_path(version) / FILE_NAME, record)
-        run = {"schema": 1, "present_bytes": plan.plan.present_bytes, "resumed_blobs": resumed, **asdict(report)}
-        data = json.dumps({**run, "published": result.lines}, indent=2, sort_keys=True).encode()
-        fs.atomic_write(workspace.root / "out" / str(version) / PUSH_RECORD, data + b"\n")
-        if image_refs is not None:
-            fs.atomic_write(image_refs, "".join(f"{line}\n" for line in result.lines).encode())
+        times = {"started": begun.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - start, 3)}
+        fs.atomic_write(workspace.root / "out" / str(version) / PUSH_RECORD, _run_record(job, result, times))
+        if job.request.image_refs is not None:
+            fs.atomic_write(job.request.image_refs, "".join(f"{line}\n" for line in result.lines).encode())
         journal.remove()
     write_texts_after(toolbox, workspace, version, only_again=True)
     return result
+
+
+def _attach_records(toolbox: Toolbox, workspace: Workspace, job: _Job) -> None:
+    """Attach the records that are here to what was staged, so that the tests of this machine need not run elsewhere."""
+    stages = [place for place in job.places if place.repository.stage]
+    for item in job.built if stages else ():
+        try:
+            (record,) = check_records(
+                workspace, job.result.version, workspace.variants(job.result.version, (item.image_type,)), (item,)
+            )
+        except ImageTestError as error:
+            toolbox.log.detail(f"no record goes with {item.image_type} {item.platform}: {error.message}")
+            continue
+        for place in stages if str(record.manifest) == str(item.image.digest) else ():
+            attach(toolbox, workspace, place, str(item.image.digest), (item.record or b"").decode())
+
+
+def _run_record(job: _Job, result: PublishResult, times: Mapping[str, object]) -> bytes:
+    """Return `push.json`: what this run did, for whoever asks later."""
+    sums = {item.repository: item for item in result.plan.repositories}
+    repositories = {
+        name: {
+            "present_bytes": item.present_bytes,
+            **asdict(result.reports.get(name, PushReport())),
+            "images": {
+                one.image_type: {"digest": one.digest, "tags": list(one.tags)}
+                for one in result.published
+                if one.repository == name
+            },
+        }
+        for name, item in sums.items()
+    }
+    tests = [
+        {
+            "image_type": record.image_type,
+            "platform": record.platform,
+            "manifest": str(record.manifest),
+            "suite": str(record.suite),
+            "passed": record.count("passed"),
+            "skipped": record.count("skipped"),
+        }
+        for record in job.records
+    ]
+    value = {
+        "schema": SCHEMA,
+        "lockyard": __version__,
+        "version": str(result.version),
+        "from": job.request.source,
+        **times,
+        "tested": result.tested,
+        "tests": tests,
+        "resumed_blobs": result.resumed,
+        "present_bytes": result.plan.present_bytes,
+        **asdict(result.report or PushReport()),
+        "repositories": repositories,
+        "client_pulls": [pull_json(pull) for pull in result.pulls],
+        "published": result.lines,
+    }
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def pull_json(pull: ClientPull) -> dict[str, object]:
+    """Return what a client pulls as JSON values."""
+    return {**asdict(pull), "previous": str(pull.previous) if pull.previous is not None else None}
+
+
+def _pull(workspace: Workspace, version: Version, built: Built) -> ClientPull:
+    layers = {str(layer.descriptor.digest): layer.descriptor.size for layer in built.image.layers}
+    previous, had = previous_layers(workspace, version, built.image_type, built.platform)
+    new = {digest: size for digest, size in layers.items() if digest not in had}
+    return ClientPull(
+        built.image_type, built.platform, previous, len(new), sum(new.values()), len(layers), sum(layers.values())
+    )
+
+
+def _digests(built: Built) -> Iterable[str]:
+    yield str(built.image.config_descriptor.digest)
+    yield from (str(layer.descriptor.digest) for layer in built.image.layers)

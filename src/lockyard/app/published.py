@@ -1,7 +1,7 @@
 """What of a release is built and fit to be published, and the record of what was: `images.json` in its directory."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from lockyard.app.build import BUILD
 from lockyard.app.images import suite_of
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import FILE_NAME as TESTS
-from lockyard.checks.plan import suite_digest, verify_record
+from lockyard.checks.plan import Record, suite_digest, verify_record
 from lockyard.distribution import Variant
 from lockyard.errors import BuildError, ConfigError, ImageTestError
-from lockyard.oci.image import Index, oci_platform
+from lockyard.oci.image import Image, Index, oci_platform
 from lockyard.oci.layout import Layout, read_layout
+from lockyard.oci.promotion import content_digest
 from lockyard.oci.values import Descriptor, MediaType
+from lockyard.ports import BlobContent
 from lockyard.registry.plan import Blob, Manifest, PushImage
 from lockyard.version import Version, release_dir
 
@@ -26,12 +28,18 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """One built image: its layout, read and checked, and what `build.json` says."""
+    """One built image, read and checked: what `build.json` says of it, where its blobs are, the record of its tests.
+
+    `record` is not judged yet; `record_source` says where it is, for messages.
+    """
 
     image_type: str
     platform: str
-    layout: Layout
+    image: Image
     build: Mapping[str, Any]
+    source: Callable[[Descriptor], Path | BlobContent]
+    record: bytes | None
+    record_source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +88,23 @@ def read_built(workspace: Workspace, version: Version, variants: Mapping[str, Va
                 f"{place} does not hold what its {BUILD} says",
                 hint=f"build it again: lockyard build {version} --image-type {image_type}",
             )
-        found.append(Built(image_type=image_type, platform=platform, layout=layout, build=build))
+        found.append(
+            Built(
+                image_type=image_type,
+                platform=platform,
+                image=layout.image,
+                build=build,
+                source=_source(layout),
+                record=fs.read_file(path / TESTS),
+                record_source=str(place / TESTS),
+            )
+        )
     return tuple(found)
 
 
 def check_records(
     workspace: Workspace, version: Version, variants: Mapping[str, Variant], built: Iterable[Built]
-) -> None:
+) -> tuple[Record, ...]:
     """Check that every image was tested: by a green record of exactly its bytes and of the suite as it is now.
 
     Raises:
@@ -94,18 +112,19 @@ def check_records(
 
     """
     suite = suite_of(workspace)
-    failures = []
+    failures, records = [], []
     for item in built:
-        path = item.layout.path / TESTS
-        data = fs.read_file(path)
         try:
-            verify_record(
-                None if data is None else data.decode(errors="replace"),
-                manifest=item.layout.image.digest,
-                suite=suite_digest(suite, variants[item.image_type].pytest_flags),
-                image_type=item.image_type,
-                platform=item.platform,
-                source=str(path.relative_to(workspace.root)),
+            records.append(
+                verify_record(
+                    None if item.record is None else item.record.decode(errors="replace"),
+                    manifest=item.image.digest,
+                    content=content_digest(item.image),
+                    suite=suite_digest(suite, variants[item.image_type].pytest_flags),
+                    image_type=item.image_type,
+                    platform=item.platform,
+                    source=item.record_source,
+                )
             )
         except ImageTestError as error:
             failures.append(error)
@@ -116,16 +135,19 @@ def check_records(
             hint=f"nothing was published; run lockyard test {version}, mend what is red, push again",
             details=[*first.details, *(error.message for error in others)],
         )
+    return tuple(records)
 
 
-def to_push(image_type: str, tag: str, built: Iterable[Built]) -> PushImage:
-    """Return one image type ready to push: an index on top when it has several platforms."""
+def to_push(image_type: str, tag: str, built: Iterable[Built], *, top: Manifest | None = None) -> PushImage:
+    """Return one image type ready to push: an index on top when it has several platforms; `top` is one that exists."""
     mine = sorted((item for item in built if item.image_type == image_type), key=lambda item: item.platform)
-    manifests = [Manifest(item.layout.image.descriptor, item.layout.image.manifest_bytes) for item in mine]
-    if len(manifests) > 1:
+    manifests = [Manifest(item.image.descriptor, item.image.manifest_bytes) for item in mine]
+    if top is not None and top.digest not in {manifest.digest for manifest in manifests}:
+        manifests.append(top)
+    elif top is None and len(manifests) > 1:
         body = Index(tuple(manifest.descriptor for manifest in manifests)).to_bytes()
         manifests.append(Manifest(Descriptor.of(MediaType.INDEX, body), body))
-    blobs = [Blob(descriptor, item.layout.blob(descriptor.digest)) for item in mine for descriptor in _parts(item)]
+    blobs = [Blob(descriptor, item.source(descriptor)) for item in mine for descriptor in _parts(item)]
     return PushImage(image_type=image_type, tag=tag, manifests=tuple(manifests), blobs=tuple(blobs))
 
 
@@ -142,6 +164,48 @@ def published_versions(workspace: Workspace, image_type: str, *, stages: Collect
         if isinstance(image, dict) and set(image.get("repositories") or ()) - set(stages):
             found.add(version)
     return frozenset(found)
+
+
+def previous_layers(
+    workspace: Workspace, version: Version, image_type: str, platform: str
+) -> tuple[Version | None, frozenset[str]]:
+    """Return the newest published release before `version` of an image, and the digests of its layers.
+
+    A final release looks at final ones only.
+
+    Raises:
+        ConfigError: a record is malformed or newer than we know.
+
+    """
+    for other in reversed(workspace.versions()):
+        if other >= version or (other.is_pre_release and not version.is_pre_release):
+            continue
+        image = read_record(workspace, other).get("images", {}).get(image_type) or {}
+        layers = (image.get("platforms") or {}).get(platform, {}).get("layers")
+        if layers:
+            return other, frozenset(str(layer["digest"]) for layer in layers)
+    return None, frozenset()
+
+
+def donors(workspace: Workspace, version: Version) -> dict[str, dict[str, str]]:
+    """Return registry → blob → a repository that has it, as the records of this release and the one before say.
+
+    Raises:
+        ConfigError: a record is malformed or newer than we know.
+
+    """
+    found: dict[str, dict[str, str]] = {}
+    near = [item for item in workspace.versions() if item.final <= version.final][-3:]
+    for other in reversed(near):
+        for image in read_record(workspace, other).get("images", {}).values():
+            parts = [item for item in (image.get("platforms") or {}).values() if isinstance(item, dict)]
+            digests = [layer["digest"] for part in parts for layer in part.get("layers", ())]
+            for repository in image.get("repositories") or ():
+                if not repository.startswith("oci:"):
+                    mine = found.setdefault(repository.partition("/")[0], {})
+                    for digest in digests:
+                        mine.setdefault(str(digest), repository)
+    return found
 
 
 def read_record(workspace: Workspace, version: Version) -> dict[str, Any]:
@@ -194,12 +258,12 @@ def merge_record(
 
 
 def _parts(built: Built) -> tuple[Descriptor, ...]:
-    image = built.layout.image
+    image = built.image
     return (image.config_descriptor, *(layer.descriptor for layer in image.layers))
 
 
 def _platform(built: Built) -> dict[str, Any]:
-    image = built.layout.image
+    image = built.image
     base = built.build.get("base")
     return {
         "manifest": str(image.digest),
@@ -208,6 +272,10 @@ def _platform(built: Built) -> dict[str, Any]:
         "layers": [{"digest": str(item.descriptor.digest), "size": item.descriptor.size} for item in image.layers],
         "size": image.size,
     }
+
+
+def _source(layout: Layout) -> Callable[[Descriptor], Path]:
+    return lambda descriptor: layout.blob(descriptor.digest)
 
 
 def _build_record(place: Path, data: bytes | None) -> dict[str, Any]:

@@ -38,13 +38,17 @@ class TestOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What ran inside one image: digests `sha256:HEX` of its manifest and of the suite, and every test's outcome."""
+    """What ran inside one image: digests `sha256:HEX` of its manifest and of the suite, and every test's outcome.
+
+    `content` is the image less its version (`oci.promotion.content_digest`); a promoted image has the same one.
+    """
 
     manifest: Digest
     suite: Digest
     image_type: str
     platform: str
     tests: tuple[TestOutcome, ...]
+    content: Digest | None = None
 
     def count(self, outcome: Outcome) -> int:
         """Return how many tests ended so."""
@@ -125,6 +129,8 @@ def format_record(record: Record) -> str:
         "skipped": record.count("skipped"),
         "tests": [{"name": test.name, "outcome": test.outcome, "detail": test.detail} for test in record.tests],
     }
+    if record.content is not None:
+        value["content"] = str(record.content)
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
@@ -149,6 +155,7 @@ def parse_record(text: str, *, source: str) -> Record:
             image_type=str(value["image_type"]),
             platform=str(value["platform"]),
             tests=tests,
+            content=Digest(value["content"]) if value.get("content") else None,
         )
         names: tuple[str, ...] = ("executed", *_OUTCOMES)
         claimed: dict[str, object] = {name: value[name] for name in names}
@@ -166,9 +173,16 @@ def parse_record(text: str, *, source: str) -> Record:
 
 
 def verify_record(
-    text: str | None, *, manifest: Digest, suite: Digest, image_type: str, platform: str, source: str
+    text: str | None,
+    *,
+    manifest: Digest,
+    suite: Digest,
+    image_type: str,
+    platform: str,
+    source: str,
+    content: Digest | None = None,
 ) -> Record:
-    """Return the record when it allows this image to be published.
+    """Return the record when it allows this image to be published: it is of this manifest, or of the same `content`.
 
     Raises:
         ImageTestError: there is none, it belongs to another image or suite, no test ran, or one failed.
@@ -178,8 +192,9 @@ def verify_record(
     if text is None:
         raise ImageTestError(f"{image_type} {platform} is not tested: {source} is missing", hint=f"run {again}")
     record = parse_record(text, source=source)
+    same = content is not None and record.content == content
     expected: Mapping[str, tuple[object, object]] = {
-        "manifest digest": (record.manifest, manifest),
+        "manifest digest": (manifest if same else record.manifest, manifest),
         "suite": (record.suite, suite),
         "image type": (record.image_type, image_type),
         "platform": (record.platform, platform),

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lockyard.cli.options import VERSION, Context, image_type_option, json_option, pass_context, version_argument
+from lockyard.cli.options import (
+    VERSION,
+    Context,
+    image_type_option,
+    json_option,
+    pass_context,
+    region_option,
+    version_argument,
+)
 from lockyard.cli.output import human_size
 from lockyard.version import Version
 
@@ -29,6 +37,7 @@ def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
 @image_type_option
 @_PLATFORM
 @click.option("--target-ecr-repo", "targets", multiple=True, metavar="R", help="Publish there when all tests passed.")
+@region_option
 @click.option("--skip-tests", is_flag=True, help="Run no image tests; what is published is marked untested.")
 @click.option("--force", is_flag=True, help="Solve again, even when there is a lock.")
 @click.option("--build-arg", "build_args", multiple=True, callback=_build_args, metavar="K=V", help="A build argument.")
@@ -43,6 +52,7 @@ def build(
     image_types: tuple[str, ...],
     platforms: tuple[str, ...],
     targets: tuple[str, ...],
+    region: str | None,
     skip_tests: bool,
     force: bool,
     build_args: dict[str, str],
@@ -80,7 +90,7 @@ def build(
     _table(context, result)
     _answer(context, result, as_json=as_json)
     if targets:
-        _publish(context, version, image_types, targets, skip_tests=skip_tests)
+        _publish(context, version, image_types, targets, skip_tests=skip_tests, region=region)
     _how_to_run(context, result)
 
 
@@ -263,13 +273,18 @@ def _how_to_run(context: Context, result: "BuildResult") -> None:
 
 
 def _publish(
-    context: Context, version: Version, image_types: tuple[str, ...], targets: tuple[str, ...], *, skip_tests: bool
+    context: Context,
+    version: Version,
+    image_types: tuple[str, ...],
+    targets: tuple[str, ...],
+    *,
+    skip_tests: bool,
+    region: str | None,
 ) -> None:
-    from lockyard.app.publish import publish_release
+    from lockyard.app.publish import PublishRequest, publish_release
 
-    result = publish_release(
-        context.toolbox, context.workspace, version, targets=targets, image_types=image_types, skip_tests=skip_tests
-    )
+    request = PublishRequest(targets=targets, image_types=image_types, skip_tests=skip_tests, region=region)
+    result = publish_release(context.toolbox, context.workspace, version, request)
     context.emit("\n".join(result.lines))
 
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     "--target-ecr-repo", "targets", multiple=True, metavar="R",
     help="Where to: an alias of [tool.lockyard.repositories], HOST/NAME or oci:DIR below the root (repeatable).",
 )  # fmt: skip
+@click.option(
+    "--from", "source", metavar="STAGE",
+    help="Publish what this repository has, by digest, when every type's test record there is green.",
+)  # fmt: skip
 @region_option
 @image_type_option
 @click.option("--skip-tests", is_flag=True, help="Push untested images: exact tags only, marked untested.")
@@ -42,6 +46,7 @@ def push(
     *,
     version: Version,
     targets: tuple[str, ...],
+    source: str | None,
     image_types: tuple[str, ...],
     skip_tests: bool,
     move_tag: bool,
@@ -62,15 +67,14 @@ def push(
       lockyard push 1.4.2 --target-ecr-repo registry.example.com/team/image --dry-run
       lockyard push 1.4.2 --target-ecr-repo first --target-ecr-repo second
       lockyard push 1.4.2 --target-ecr-repo oci:registry/first --image-type cpu
+      lockyard push 1.4.2 --from stage --target-ecr-repo production
     """
-    from lockyard.app.publish import publish_release
+    from lockyard.app.publish import PublishRequest, publish_release
 
-    result = publish_release(
-        context.toolbox,
-        context.workspace,
-        version,
+    request = PublishRequest(
         targets=targets,
         image_types=image_types,
+        source=source,
         skip_tests=skip_tests,
         dry_run=dry_run,
         move_tag=move_tag,
@@ -78,6 +82,7 @@ def push(
         region=region,
         image_refs=image_refs,
     )
+    result = publish_release(context.toolbox, context.workspace, version, request)
     _summary(context, result)
     if as_json:
         context.emit(_json(result))
@@ -92,6 +97,14 @@ def _summary(context: Context, result: "PublishResult") -> None:
     from lockyard.cli.output import human_size
 
     log, report, plan = context.toolbox.log, result.report, result.plan
+    for pull in result.pulls:
+        what = f"{pull.image_type} {pull.platform}"
+        whole = f"{human_size(pull.whole)} in {pull.all_layers} layers"
+        if pull.previous is None:
+            log.info(f"a client pulls {what}: {whole}; no earlier release is known")
+        else:
+            part = f"{human_size(pull.size)} in {pull.layers} layers"
+            log.info(f"a client of {pull.previous} pulls {part} of {what} ({whole})")
     if report is None:
         log.info(
             f"would upload {human_size(plan.upload_bytes)}, mount {human_size(plan.mount_bytes)}; "
@@ -108,12 +121,15 @@ def _json(result: "PublishResult") -> str:
     import json
     from dataclasses import asdict
 
+    from lockyard.app.publish import pull_json
+
     value = {
         "schema": 1,
         "version": str(result.version),
         "tested": result.tested,
         "published": [asdict(item) for item in result.published] if result.report is not None else [],
         "plan": result.plan.to_json(),
+        "client_pulls": [pull_json(pull) for pull in result.pulls],
         "report": asdict(result.report) if result.report is not None else None,
     }
     return json.dumps(value, indent=2, sort_keys=True)

@@ -1,21 +1,28 @@
-"""A blob's file while it is sent, effects: read in blocks, hashed on the way, its progress told."""
+"""A blob while it is sent, effects: read in blocks, hashed on the way, its progress told."""
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Final, Self
 
 from lockyard.errors import HashMismatchError
+from lockyard.ports import BlobContent
 
+WINDOW: Final = 16 << 20
+"""Bytes of a blob from elsewhere that are held at a time."""
 _BLOCK = 1 << 18
 
 
 class BlobFile:
-    """The file of one blob; parts of it may be read again, it is still hashed as a whole.
+    """The bytes of one blob; parts of them may be read again, they are still hashed as a whole.
+
+    A file is always checked to its end. What comes from elsewhere is checked where it was read in order; where an upload
+    went on in its middle, the registry's own check of the digest is relied on.
 
     Args:
-        path: the file.
+        source: the file, or what reads the bytes from elsewhere.
         digest: `sha256:…` that its bytes must have.
         size: bytes that it must have.
         progress: gets bytes as they are read for sending, negative when they must be sent again.
@@ -25,8 +32,8 @@ class BlobFile:
 
     """
 
-    def __init__(self, path: Path, digest: str, size: int, progress: Callable[[int], None]) -> None:
-        self.path = path
+    def __init__(self, source: Path | BlobContent, digest: str, size: int, progress: Callable[[int], None]) -> None:
+        self.source = source
         self.digest = digest
         self.size = size
         self.sent = 0
@@ -35,9 +42,13 @@ class BlobFile:
         self._reported = 0
         self._hash = hashlib.sha256()
         self._hashed = 0
-        self._stream: BinaryIO
+        self._mark = (0, self._hash.copy())
+        self._in_order = True
+        if not isinstance(source, Path):
+            self._stream: BinaryIO | _Window = _Window(source, size)
+            return
         try:
-            self._stream = path.open("rb")
+            self._stream = source.open("rb")
         except OSError as error:
             raise self._damaged(error.strerror or str(error)) from error
         there = self._stream.seek(0, 2)
@@ -61,6 +72,7 @@ class BlobFile:
 
         """
         self._hash_up_to(start)
+        self._mark = (start, self._hash.copy())
         self.report(start)
         self._stream.seek(start)
         while length:
@@ -93,6 +105,8 @@ class BlobFile:
             HashMismatchError: it is something else.
 
         """
+        if not self._in_order:
+            return
         self._hash_up_to(self.size)
         found = f"sha256:{self._hash.hexdigest()}"
         if found != self.digest:
@@ -105,9 +119,14 @@ class BlobFile:
             self._reported = position
 
     def _hash_up_to(self, position: int) -> None:
+        if self._hashed != position and self._mark[0] == position:
+            # The same part once more: its beginning was hashed already.
+            self._hashed, self._hash = position, self._mark[1].copy()
         if self._hashed > position:
-            self._hash = hashlib.sha256()
-            self._hashed = 0
+            self._hashed, self._hash = 0, hashlib.sha256()
+        if self._hashed != position and not isinstance(self.source, Path):
+            self._hashed, self._in_order = position, False
+        self._in_order = self._in_order or position == 0
         self._stream.seek(self._hashed)
         for _ in self._read_on(position - self._hashed):
             pass
@@ -119,7 +138,7 @@ class BlobFile:
             yield block
 
     def _next(self, length: int) -> bytes:
-        block = self._stream.read(length)
+        block = self._stream.read(length) or b""
         if not block:
             raise self._damaged("it became shorter while it was read")
         self._hash.update(block)
@@ -128,5 +147,46 @@ class BlobFile:
 
     def _damaged(self, what: str) -> HashMismatchError:
         return HashMismatchError(
-            f"{self.path} is not the blob {self.digest}: {what}", hint="build the image again, nothing was tagged"
+            f"{self.source} is not the blob {self.digest}: {what}", hint="build the image again, nothing was tagged"
         )
+
+
+class _Window(io.RawIOBase):
+    """Reads a blob from elsewhere, a bounded part at a time; the last part is kept, so that it can be sent once more."""
+
+    def __init__(self, content: BlobContent, size: int) -> None:
+        self._content = content
+        self._size = size
+        self._position = 0
+        self._start = 0
+        self._part = b""
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read from the part, get another one where it ends."""
+        inside = self._position - self._start
+        if not 0 <= inside < len(self._part):
+            self._start, inside = self._position, 0
+            length = max(0, min(WINDOW, self._size - self._start))
+            self._part = self._content.read(self._start, length) if length else b""
+        view = memoryview(buffer)
+        piece = self._part[inside : inside + len(view)]
+        view[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)

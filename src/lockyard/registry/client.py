@@ -15,7 +15,7 @@ from urllib.parse import quote
 from lockyard import http
 from lockyard.errors import ConfigError, HashMismatchError, RegistryError
 from lockyard.oci.values import Digest, MediaType, Reference
-from lockyard.ports import Log, UploadSession
+from lockyard.ports import BlobContent, Log, UploadSession
 from lockyard.registry import wire
 from lockyard.registry.blobfile import BlobFile
 from lockyard.registry.download import Download
@@ -120,8 +120,8 @@ class RegistryClient:
             raise RegistryError(f"{wire.shown(reply.url)}: the answer is not the manifest of that digest")
         return reply.body
 
-    def put_manifest(self, reference: str, body: bytes, media_type: str) -> None:
-        """Put a manifest under a tag or digest."""
+    def put_manifest(self, reference: str, body: bytes, media_type: str) -> bool:
+        """Put a manifest under a tag or digest; see the port."""
         request = Request(
             method="PUT", url=self._url(f"manifests/{reference}"), allowed=(200, 201, 202), scopes=self._scopes,
             headers={"Content-Type": media_type}, body=lambda: iter((body,)), length=len(body),
@@ -135,6 +135,7 @@ class RegistryClient:
         stated = reply.headers.get("docker-content-digest")
         if stated and stated != str(Digest.of(body)):
             raise RegistryError(f"{wire.shown(reply.url)}: stored as {wire.plain(stated)}, not as {Digest.of(body)}")
+        return "oci-subject" in reply.headers
 
     def tags(self) -> tuple[str, ...]:
         """Return all tags, sorted; a repository that no push makes must be there."""
@@ -170,6 +171,42 @@ class RegistryClient:
             raise HashMismatchError(f"{wire.shown(reply.url)}: the answer is not the blob of that digest")
         return reply.body
 
+    def read_blob(self, digest: str, start: int, length: int) -> bytes:
+        """Return a part of a blob, unchecked."""
+        part = bytearray()
+
+        def take(status: int, blocks: Iterator[bytes]) -> None:
+            part.clear()
+            skip = 0 if status == 206 else start
+            for block in blocks:
+                part.extend(block[skip:])
+                skip = max(0, skip - len(block))
+                if len(part) >= length:
+                    break
+
+        def attempt() -> None:
+            headers = {"Range": f"bytes={start}-{start + length - 1}"}
+            url = self._url(f"blobs/{digest}")
+            request = Request(
+                method="GET", url=url, allowed=(200, 206), scopes=self._scopes, headers=headers, sink=take
+            )
+            reply = self._wire.attempt(request)
+            if len(part) < length:
+                text = f"GET {wire.shown(reply.url)}: {len(part)} of {length} bytes came"
+                raise http.TransferError(text, temporary=True)
+
+        try:
+            self._wire.retries.call(attempt)
+        except http.TransferError as error:
+            raise self._wire.failure(error) from error
+        return bytes(part[:length])
+
+    def referrers(self, digest: str) -> bytes | None:
+        """Return the index of the referrers of a manifest, `None` when the registry cannot be asked."""
+        reply = self._call("GET", f"referrers/{digest}", (200, 404, 405), headers={"Accept": MediaType.INDEX})
+        is_index = reply.headers.get("content-type", "").partition(";")[0] == MediaType.INDEX
+        return reply.body if reply.status == 200 and is_index else None
+
     def download_blob(self, digest: str, size: int, part: Path, *, progress: Callable[[int], None]) -> None:
         """Bring a blob into the file `part`; see the port."""
         Download(self._wire, self._url(f"blobs/{digest}"), self._scopes, digest, size).run(part, progress)
@@ -190,7 +227,7 @@ class RegistryClient:
 
     def upload_blob(
         self,
-        path: Path,
+        source: Path | BlobContent,
         digest: str,
         size: int,
         *,
@@ -199,7 +236,7 @@ class RegistryClient:
         on_session: Callable[[UploadSession], None] | None = None,
     ) -> int:
         """Send a blob and return the bytes sent; see the port."""
-        with BlobFile(path, digest, size, progress) as blob:
+        with BlobFile(source, digest, size, progress) as blob:
             upload = _Upload(self._wire, self._url(""), self._scopes, blob, chunk=self._chunk)
             upload.session, upload.on_session = session, on_session
             while True:

@@ -18,7 +18,7 @@ import tenacity
 from lockyard import fs
 from lockyard.errors import ConfigError, HashMismatchError, LockyardError, RegistryError
 from lockyard.oci.values import Digest, MediaType, check_tag
-from lockyard.ports import UploadSession
+from lockyard.ports import BlobContent, UploadSession
 from lockyard.registry.blobfile import BlobFile
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -70,7 +70,7 @@ class OciDirectory:
             raise RegistryError(f"{self._blob(str(digest))} is damaged: its bytes are {Digest.of(data)}")
         return data
 
-    def put_manifest(self, reference: str, body: bytes, media_type: str) -> None:
+    def put_manifest(self, reference: str, body: bytes, media_type: str) -> bool:
         """Put a manifest under a digest, or under a tag: then it is listed in `index.json`."""
         digest = Digest.of(body)
         self._prepare()
@@ -79,7 +79,7 @@ class OciDirectory:
             with self._writing():
                 fs.atomic_write(self._blob(str(digest)), body)
         if ":" in reference:
-            return
+            return False
         entry = {
             "mediaType": media_type,
             "digest": str(digest),
@@ -91,6 +91,7 @@ class OciDirectory:
             others = [item for item in index["manifests"] if _tag_of(item) != reference]
             index["manifests"] = sorted([*others, entry], key=lambda item: (_tag_of(item) or "", item["digest"]))
             fs.atomic_write(self._root / "index.json", json.dumps(index, indent=1, sort_keys=True).encode() + b"\n")
+        return False
 
     def tags(self) -> tuple[str, ...]:
         """Return all tags, sorted."""
@@ -107,6 +108,23 @@ class OciDirectory:
             raise HashMismatchError(f"{self._blob(digest)} is damaged: its bytes are {Digest.of(data)}")
         return data
 
+    def read_blob(self, digest: str, start: int, length: int) -> bytes:
+        """Return a part of a blob, unchecked."""
+        try:
+            with self._blob(digest).open("rb") as stream:
+                stream.seek(start)
+                data = stream.read(length)
+        except OSError as error:
+            raise RegistryError(f"{self._blob(digest)} cannot be read: {error.strerror}") from error
+        if len(data) != length:
+            raise RegistryError(f"{self._blob(digest)} ends before byte {start + length}")
+        return data
+
+    @staticmethod
+    def referrers(_: str) -> None:
+        """Return nothing: a layout lists referrers under a tag."""
+        return
+
     def download_blob(self, digest: str, size: int, part: Path, *, progress: Callable[[int], None]) -> None:
         """Copy a blob into the file `part`, checked."""
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +139,7 @@ class OciDirectory:
 
     def upload_blob(
         self,
-        path: Path,
+        source: Path | BlobContent,
         digest: str,
         size: int,
         *,
@@ -132,7 +150,7 @@ class OciDirectory:
         """Copy a blob, hashed on the way, and return the bytes written."""
         self._prepare()
         target = self._blob(digest)
-        with BlobFile(path, digest, size, progress) as blob:
+        with BlobFile(source, digest, size, progress) as blob:
             try:
                 with _own_part(target) as (part, stream):
                     for block in blob.blocks(0, size):

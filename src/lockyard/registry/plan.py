@@ -5,20 +5,21 @@ refers to), then the exact tags of **all** repositories, then the floating tags:
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lockyard.errors import RegistryError
 from lockyard.oci.values import Descriptor
+from lockyard.ports import BlobContent
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A config or a layer: its descriptor and the file that holds it."""
+    """A config or a layer: its descriptor and the file, or the other place, that holds it."""
 
     descriptor: Descriptor
-    path: Path
+    source: Path | BlobContent
 
     @property
     def digest(self) -> str:
@@ -135,17 +136,37 @@ class Stage:
     effects: tuple[Effect, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryPlan:
+    """What one repository has and gets: blobs and their bytes that are there, come by mounting, or by uploading."""
+
+    repository: str
+    present_blobs: int = 0
+    present_bytes: int = 0
+    mount_blobs: int = 0
+    mount_bytes: int = 0
+    upload_blobs: int = 0
+    upload_bytes: int = 0
+    kept_tags: tuple[str, ...] = ()
+    """Tags that lead to their image already."""
+
+
 @dataclass(frozen=True, slots=True)
 class PushPlan:
     """The stages in their order, with what is there already.
 
-    `present_bytes` counts blobs that are not sent because the repository has them; `tags` are all exact tags, to be read
-    back: (repository, tag, digest).
+    `repositories` sums up in the order of the targets; `tags` are all exact tags, to be read back: (repository, tag,
+    digest).
     """
 
     stages: tuple[Stage, ...]
-    present_bytes: int
+    repositories: tuple[RepositoryPlan, ...]
     tags: tuple[tuple[str, str, str], ...]
+
+    @property
+    def present_bytes(self) -> int:
+        """Bytes of blobs that are not sent because the repositories have them."""
+        return sum(item.present_bytes for item in self.repositories)
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -166,11 +187,18 @@ class PushPlan:
         return (effect for effect in self.effects if isinstance(effect, SendBlob))
 
     def lines(self) -> tuple[str, ...]:
-        """Return the plan for people, one effect a line below its stage."""
+        """Return the plan for people: each repository with its effects in their order."""
         out = []
-        for stage in self.stages:
-            out.append(f"{stage.repository}: {stage.kind}")
-            out += [f"  {effect}" for effect in stage.effects]
+        for item in self.repositories:
+            out.append(f"{item.repository}:")
+            out.append(
+                f"  {item.present_blobs} blobs are there ({item.present_bytes} bytes), "
+                f"{item.mount_blobs} to mount ({item.mount_bytes} bytes), "
+                f"{item.upload_blobs} to upload ({item.upload_bytes} bytes)"
+            )
+            mine = (stage for stage in self.stages if stage.repository == item.repository)
+            out += [f"  {effect}" for stage in mine for effect in stage.effects]
+            out += [f"  tag {tag} is right" for tag in item.kept_tags]
         out.append(f"upload {self.upload_bytes} bytes, mount {self.mount_bytes}, already there {self.present_bytes}")
         return tuple(out)
 
@@ -186,6 +214,7 @@ class PushPlan:
                 }
                 for stage in self.stages
             ],
+            "repositories": [asdict(item) for item in self.repositories],
             "upload_bytes": self.upload_bytes,
             "mount_bytes": self.mount_bytes,
             "present_bytes": self.present_bytes,
@@ -198,40 +227,83 @@ def plan_push(
     present: Mapping[str, Present],
     *,
     move_tags: bool = False,
+    donors: Mapping[str, Mapping[str, str]] | None = None,
 ) -> PushPlan:
     """Plan the push of `images` to `targets`; `present` maps each repository to what it has.
 
+    `donors` maps a registry to blobs that other repositories of it are said to have: digest → repository. When that is
+    wrong the mount is refused and becomes an upload.
+
     Raises:
-        RegistryError: an exact tag has another digest and may not move, or two images want the same tag; all such tags
-            are listed, and nothing is to be done.
+        RegistryError: an exact tag has another digest and may not move, two images want the same tag, or a layer is too
+            large for a registry; all such tags are listed, and nothing is to be done.
 
     """
     _refuse_collisions(images, targets)
     _refuse_sizes(images, targets)
     _refuse_moves(images, targets, present, move_tags=move_tags)
     stages: list[Stage] = []
-    present_bytes = 0
-    offered: dict[str, dict[str, str]] = {}  # registry -> digest -> the first repository that has the blob by then
+    offered = _offers(targets, present, donors or {})
+    blobs = _distinct_blobs(images)
+    sends: dict[str, tuple[SendBlob, ...]] = {}
     for target in targets:
         has = present.get(target.repository, Present())
-        sources = offered.setdefault(target.registry or target.repository, {})
-        blobs = _distinct_blobs(images)
-        missing = [blob for blob in blobs if blob.digest not in has.blobs]
-        present_bytes += sum(blob.size for blob in blobs if blob.digest in has.blobs)
-        mountable = sources if target.registry else {}
-        sends = [SendBlob(target.repository, blob, mountable.get(blob.digest)) for blob in missing]
+        sources = offered.get(target.registry or "", {})
+        missing = (blob for blob in blobs if blob.digest not in has.blobs)
+        mine = tuple(SendBlob(target.repository, blob, sources.get(blob.digest)) for blob in missing)
+        sends[target.repository] = mine
         puts = [
             PutManifest(target.repository, manifest)
             for manifest in _distinct_manifests(images)
             if manifest.digest not in has.manifests
         ]
-        stages += [Stage("blobs", target.repository, tuple(sends)), Stage("manifests", target.repository, tuple(puts))]
+        stages += [Stage("blobs", target.repository, mine), Stage("manifests", target.repository, tuple(puts))]
         for blob in blobs:
             sources.setdefault(blob.digest, target.repository)
     stages += [_tag_stage("exact tags", target, _exact(images), present) for target in targets]
     stages += [_tag_stage("floating tags", target, _floating(images, target), present) for target in targets]
     tags = tuple((target.repository, image.tag, image.top.digest) for target in targets for image in images)
-    return PushPlan(tuple(stage for stage in stages if stage.effects), present_bytes, tags)
+    sums = tuple(
+        _sum_up(images, target, blobs, sends[target.repository], present.get(target.repository, Present()))
+        for target in targets
+    )
+    return PushPlan(tuple(stage for stage in stages if stage.effects), sums, tags)
+
+
+def _offers(
+    targets: Sequence[Target], present: Mapping[str, Present], donors: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """Return registry → digest → a repository that has the blob before anything is sent."""
+    offers: dict[str, dict[str, str]] = {}
+    for target in targets:
+        if target.registry is None:
+            continue
+        mine = offers.setdefault(target.registry, {})
+        for digest in present.get(target.repository, Present()).blobs:
+            mine.setdefault(digest, target.repository)
+    for registry, blobs in donors.items():
+        for digest, repository in blobs.items():
+            offers.setdefault(registry, {}).setdefault(digest, repository)
+    return offers
+
+
+def _sum_up(
+    images: Sequence[PushImage], target: Target, blobs: Sequence[Blob], sends: Sequence[SendBlob], has: Present
+) -> RepositoryPlan:
+    kept = [blob.size for blob in blobs if blob.digest in has.blobs]
+    mounts = [item.blob.size for item in sends if item.source is not None]
+    uploads = [item.blob.size for item in sends if item.source is None]
+    tags = (*_exact(images), *_floating(images, target))
+    return RepositoryPlan(
+        repository=target.repository,
+        present_blobs=len(kept),
+        present_bytes=sum(kept),
+        mount_blobs=len(mounts),
+        mount_bytes=sum(mounts),
+        upload_blobs=len(uploads),
+        upload_bytes=sum(uploads),
+        kept_tags=tuple(tag for tag, manifest in tags if has.tags.get(tag) == manifest.digest),
+    )
 
 
 def _exact(images: Iterable[PushImage]) -> Iterator[tuple[str, Manifest]]:

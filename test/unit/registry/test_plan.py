@@ -91,7 +91,9 @@ def test_a_mount_is_from_a_repository_of_the_registry_that_is_complete_by_then(
     for effect in plan_push(some, places, there).effects:
         if isinstance(effect, SendBlob) and effect.source is not None:
             assert effect.source.partition("/")[0] == effect.repository.partition("/")[0]
-            assert order.index(effect.source) < order.index(effect.repository)
+            before = order.index(effect.source) < order.index(effect.repository)
+            has = there.get(effect.source, Present()).blobs
+            assert before or effect.blob.digest in has
 
 
 @given(images, targets, present)
@@ -105,6 +107,31 @@ def test_the_second_repository_of_a_registry_mounts() -> None:
     plan = plan_push([image()], [target(A), target(C), target(B)], {})
     sources = {effect.repository: effect.source for effect in plan.effects if isinstance(effect, SendBlob)}
     assert sources == {A: None, C: None, B: A}
+
+
+def test_a_repository_that_has_a_blob_gives_it_to_those_before_it() -> None:
+    one = image()
+    has = Present(blobs=frozenset([one.blobs[0].digest]))
+    plan = plan_push([one], [target(A), target(B)], {B: has})
+    sources = [(e.repository, e.blob.digest, e.source) for e in plan.effects if isinstance(e, SendBlob)]
+    second = one.blobs[1].digest
+    assert sorted(sources, key=str) == sorted([(A, one.blobs[0].digest, B), (A, second, None), (B, second, A)], key=str)
+
+
+def test_donors_are_asked_before_anything_is_sent() -> None:
+    one = image()
+    donors = {"one.example.com": {one.blobs[0].digest: "one.example.com/stage"}}
+    plan = plan_push([one], [target(A), target(C)], {}, donors=donors)
+    sources = {(e.repository, e.blob.digest): e.source for e in plan.effects if isinstance(e, SendBlob)}
+    assert sources[A, one.blobs[0].digest] == "one.example.com/stage"
+    assert sources[C, one.blobs[0].digest] is None
+
+
+def test_a_layer_that_is_too_large_for_a_registry_stops_the_push() -> None:
+    one = image("cpu", blob("x", 300))
+    plan_push([one], [target(A, max_blob=300)], {})
+    with pytest.raises(RegistryError, match="at most 299 bytes"):
+        plan_push([one], [target(C), target(A, max_blob=299)], {})
 
 
 def test_without_mounting_every_target_gets_its_bytes() -> None:
@@ -162,8 +189,9 @@ def test_the_plan_reads_as_what_will_be_done() -> None:
     one = image("cpu", blob("x", 300), blob("y", 50))
     plan = plan_push([one], [target(A), target(B)], {})
     lines = plan.lines()
-    assert lines[0] == f"{A}: blobs"
-    assert lines[1] == f"  upload blob {one.blobs[0].descriptor.digest.short} (300 bytes)"
+    assert lines[0] == f"{A}:"
+    assert lines[1] == "  0 blobs are there (0 bytes), 0 to mount (0 bytes), 2 to upload (350 bytes)"
+    assert lines[2] == f"  upload blob {one.blobs[0].descriptor.digest.short} (300 bytes)"
     assert f"  mount blob {one.blobs[1].descriptor.digest.short} (50 bytes) from {A}" in lines
     assert lines[-1] == "upload 350 bytes, mount 350, already there 0"
     value = plan.to_json()
