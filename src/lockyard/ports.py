@@ -165,14 +165,19 @@ class RunRequest:
     """Seconds."""
     interactive: bool = False
     """Standard input and outputs are the caller's; the result's `output` is empty."""
+    network: bool = False
+    """The machine's network is there; else only a loopback."""
+    until: str | None = None
+    """A regular expression: the command has done its work, and is ended, when a line of its output holds it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a command ended; `output` is stdout and stderr together."""
+    """How a command ended; `output` is stdout and stderr together, `found` whether the line asked for was in it."""
 
     exit_code: int
     output: str
+    found: bool = False
 
 
 class Runner(Protocol):

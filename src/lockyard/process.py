@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +24,8 @@ class Completed:
     exit_code: int
     output: str
     timed_out: bool = False
+    found: bool = False
+    """Whether the line that was waited for came."""
 
 
 def find(name: str) -> str | None:
@@ -64,6 +68,49 @@ def run(
             raise
     code = process.returncode
     return Completed(code if code >= 0 else 128 - code, _text(out))
+
+
+def run_until(argv: Sequence[str], pattern: str, *, env: Mapping[str, str], timeout: float | None = None) -> Completed:
+    """Run a program until a line of its output holds the regular expression `pattern`, then end it and all it started.
+
+    It is over as well when the program ends by itself, or after `timeout` seconds.
+
+    Raises:
+        BuildError: it cannot be started.
+
+    """
+    wanted = re.compile(pattern)
+    try:
+        process = subprocess.Popen(
+            list(argv), env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise BuildError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    kept = bytearray()
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        _kill(process, group=True)
+
+    timer = threading.Timer(timeout, end) if timeout is not None else None
+    with process:
+        if timer is not None:
+            timer.start()
+        try:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            for line in process.stdout:
+                kept += line
+                del kept[:-_KEPT]
+                if wanted.search(line.decode(errors="replace").rstrip("\n")):
+                    return Completed(0, _text(bytes(kept)), found=True)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            _kill(process, group=True)
+    code = process.returncode
+    return Completed(code if code >= 0 else 128 - code, _text(bytes(kept)), timed_out=late.is_set())
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,7 +336,7 @@ def test_green_tests_leave_a_record_that_is_believed(make_site: MakeSite) -> Non
     path = images[0].layout / "tests.json"
     layout = open_built(site.workspace, VERSION, "cpu", "linux-64")
     verify_record(
-        path.read_text(), manifest=layout.image.digest, suite=suite_digest(suite_of(site.workspace), ["--use-gpu"]),
+        path.read_text(), manifest=layout.image.digest, suite=suite_digest(suite_of(site.workspace, VERSION), ["--use-gpu"]),
         image_type="cpu", platform="linux-64", source="tests.json",
     )  # fmt: skip
     request = site.sandbox.requests[0]
@@ -444,7 +444,7 @@ def test_the_commands(make_site: MakeSite, capsys: pytest.CaptureFixture[str]) -
     site.sandbox.exit_code = 9
     assert cli(site, "run", "1.0.0", "--", "python", "-V") == 9
     site.sandbox = Sandbox("<failure>no</failure>", exit_code=1)
-    assert cli(site, "test", "1.0.0") == 7
+    assert cli(site, "test", "1.0.0", "--rerun") == 7
     run_line(site)
     capsys.readouterr()
     assert cli(site, "build", "1.0.0") == 5

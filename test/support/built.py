@@ -83,7 +83,7 @@ def write_tests(
     flags = workspace.line(parsed).variant(image_type).pytest_flags
     record = Record(
         manifest=build["manifest_digest"],
-        suite=suite_digest(suite_of(workspace), flags),
+        suite=suite_digest(suite_of(workspace, parsed), flags),
         image_type=image_type,
         platform=platform,
         tests=tuple(TestOutcome(f"test_{number}", outcome) for number, outcome in enumerate(outcomes)),  # type: ignore[arg-type]  # literals of the callers

@@ -58,6 +58,8 @@ RANKS = {"cli": 5, "app": 4, "edge": 3, "infrastructure": 2, "pure": 1, "base": 
 
 def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name.endswith(".test.py"):
+            continue  # no module: a script that runs inside images
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         parts = parts[:-1] if parts[-1] == "__init__" else parts
         yield ".".join(parts) or "lockyard", path

@@ -4,9 +4,10 @@ import platform as machine_platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockyard import fs
+from lockyard import checks, fs
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import SUITE, Record, host_platform, plain_suite
+from lockyard.checks.suite import with_ready_made
 from lockyard.distribution import Variant
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.image import oci_platform
@@ -84,9 +85,17 @@ def open_built(workspace: Workspace, version: Version, image_type: str, platform
     return read_layout(path, platform=oci_platform(platform))
 
 
-def suite_of(workspace: Workspace) -> Tree:
-    """Return the image tests of the distribution as they are now."""
-    return plain_suite(fs.read_tree(workspace.root / SUITE))
+def suite_place(workspace: Workspace, version: Version) -> str:
+    """Return where the image tests of a release are: those of its major line, else those of the whole distribution."""
+    own = f"test/test_artifacts/v{version.major}"
+    return own if (workspace.root / own).is_dir() else SUITE
+
+
+def suite_of(workspace: Workspace, version: Version) -> Tree:
+    """Return the image tests of a release as they are now, the ready-made ones that they ask for among them."""
+    place = suite_place(workspace, version)
+    shipped = plain_suite(fs.read_tree(Path(checks.__file__).parent / "ready"))
+    return with_ready_made(plain_suite(fs.read_tree(workspace.root / place)), shipped, source=place)
 
 
 def tag_of(variant: Variant, version: Version, image_type: str) -> str:

@@ -111,7 +111,7 @@ def check_records(
         ImageTestError: one was not; all are named.
 
     """
-    suite = suite_of(workspace)
+    suite = suite_of(workspace, version)
     failures, records = [], []
     for item in built:
         try:

@@ -1,38 +1,94 @@
-"""Runs image tests inside a built image, effects: pytest of the image's own Python through the `Runner` port.
+"""Runs image tests inside a built image, effects, through the `Runner` port: scripts, and files of pytest.
 
-The suite is bound read-only and results come back as JUnit XML (the xunit2 family that pytest writes) through one writable
-directory. The image must hold pytest.
+The suite is bound read-only. Scripts tell by their exit code: 0 passed, 77 skipped, anything else failed. Files of pytest run
+with the image's own pytest, which the image must hold; their results come back as JUnit XML (the xunit2 family) through one
+writable directory.
 """
 
+import json
+import os
+import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from lockyard import fs
+from lockyard import fs, process
 from lockyard.checks.plan import TestOutcome
+from lockyard.checks.suite import ImageTest
 from lockyard.errors import ImageTestError
 from lockyard.ports import Runner, RunRequest
 
 SUITE_PLACE = "/lockyard/tests"
+CONTEXT_PLACE = "/lockyard/context.json"
+CONTEXT_VARIABLE = "LOCKYARD_CONTEXT"
+"""Names the file in which a script finds `version`, `image_type`, `platform`, `prefix`, `direct`, `packages` …"""
+SKIPPED_CODE = 77
+"""The exit code of a script that cannot run here, as automake has it; its last line is the reason."""
 RESULTS_PLACE = "/lockyard/results"
 _RESULTS = "results.xml"
 _MAX_DETAIL = 2000  # characters of a failure that go into the record
+_NOTHING_COLLECTED = 5
 _RAN = {0, 1}  # pytest: all passed, some failed; everything else is not a test run
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteRun:
-    """Every test's outcome, and pytest's output."""
+    """Every test's outcome, pytest's output, and its JUnit report when anything ran."""
 
     tests: tuple[TestOutcome, ...]
     output: str
+    report: bytes = b""
+
+
+def run_script(
+    runner: Runner, test: ImageTest, suite: Path, *, prefix: str, context: Mapping[str, Any], scratch: Path
+) -> TestOutcome:
+    """Run one script of the directory `suite` to its end, or until the line that a service test waits for."""
+    settings = test.settings
+    inside = f"{SUITE_PLACE}/{test.path}"
+    interpreter = (f"{prefix}/bin/python", "-B") if test.kind == "python" else ("/bin/sh",)
+    wait = settings.wait_for
+    with fs.temporary_directory(scratch, "script") as place:
+        place.chmod(0o755)
+        fs.atomic_write(place / "context.json", json.dumps(dict(context), sort_keys=True).encode())
+        done = runner.run(
+            RunRequest(
+                argv=(*interpreter, inside),
+                env={CONTEXT_VARIABLE: CONTEXT_PLACE, "PREFIX": prefix},
+                binds=((suite, SUITE_PLACE, False), (place / "context.json", CONTEXT_PLACE, False)),
+                timeout=min(wait.within, settings.timeout) if wait else settings.timeout,
+                network=settings.network,
+                until=wait.line if wait else None,
+            )
+        )
+    tail = done.output[-_MAX_DETAIL:]
+    if wait is not None:
+        if done.found:
+            return TestOutcome(test.name, "passed")
+        return TestOutcome(test.name, "failed", f"{tail}\nno line with {wait.line!r} within {wait.within:g} s")
+    if done.exit_code == 0:
+        return TestOutcome(test.name, "passed")
+    if done.exit_code == SKIPPED_CODE:
+        lines = done.output.strip().splitlines()
+        return TestOutcome(test.name, "skipped", lines[-1][:_MAX_DETAIL] if lines else f"exit code {SKIPPED_CODE}")
+    return TestOutcome(test.name, "failed", f"{tail.rstrip()}\nexit code {done.exit_code}")
 
 
 def run_suite(
-    runner: Runner, suite: Path, *, prefix: str, flags: Sequence[str], scratch: Path, timeout: float | None = None
+    runner: Runner,
+    suite: Path,
+    *,
+    prefix: str,
+    flags: Sequence[str],
+    scratch: Path,
+    timeout: float | None = None,
+    select: str = "",
 ) -> SuiteRun:
     """Run the tests of the directory `suite` with `PREFIX/bin/python -m pytest`; `timeout` is in seconds.
+
+    `select` is an expression of pytest's `-k`: that nothing matches it is no failure then.
 
     Raises:
         ImageTestError: pytest did not run (it is not in the image, no test was collected, a flag is unknown).
@@ -43,10 +99,13 @@ def run_suite(
         argv = (
             f"{prefix}/bin/python", "-B", "-m", "pytest", SUITE_PLACE, "-q", "-p", "no:cacheprovider",
             f"--rootdir={SUITE_PLACE}", f"--junitxml={RESULTS_PLACE}/{_RESULTS}", *flags,
+            *(("-k", select) if select else ()),
         )  # fmt: skip
         binds = ((suite, SUITE_PLACE, False), (results, RESULTS_PLACE, True))
         done = runner.run(RunRequest(argv=argv, binds=binds, timeout=timeout))
         report = fs.read_file(results / _RESULTS)
+    if select and done.exit_code == _NOTHING_COLLECTED:
+        return SuiteRun((), done.output)
     if done.exit_code not in _RAN or report is None:
         lines = done.output.strip().splitlines()[-15:]
         raise ImageTestError(
@@ -61,11 +120,11 @@ def run_suite(
             f"the image tests' report and pytest's exit code {done.exit_code} disagree",
             details=done.output.strip().splitlines()[-15:],
         )
-    return SuiteRun(tests, done.output)
+    return SuiteRun(tests, done.output, report)
 
 
-def read_junit(report: bytes) -> tuple[TestOutcome, ...]:
-    """Read a JUnit XML report, sorted by name.
+def read_junit(report: bytes, *, classes: bool = True) -> tuple[TestOutcome, ...]:
+    """Read a JUnit XML report, sorted by name; with `classes` a name is `MODULE::TEST`.
 
     Raises:
         ImageTestError: it is malformed.
@@ -75,11 +134,13 @@ def read_junit(report: bytes) -> tuple[TestOutcome, ...]:
         root = ET.fromstring(report)  # noqa: S314 - expat refuses entity bombs since 2.4.1; nothing external is loaded
     except ET.ParseError as error:
         raise ImageTestError(f"the image tests' report is malformed: {error}") from error
-    return tuple(sorted((_outcome(case) for case in root.iter("testcase")), key=lambda test: test.name))
+    return tuple(
+        sorted((_outcome(case, classes=classes) for case in root.iter("testcase")), key=lambda test: test.name)
+    )
 
 
-def _outcome(case: ET.Element) -> TestOutcome:
-    name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
+def _outcome(case: ET.Element, *, classes: bool) -> TestOutcome:
+    name = "::".join(filter(None, (case.get("classname") if classes else None, case.get("name"))))
     for tag in ("failure", "error"):
         found = case.find(tag)
         if found is not None:
@@ -88,3 +149,71 @@ def _outcome(case: ET.Element) -> TestOutcome:
     if skipped is not None:
         return TestOutcome(name, "skipped", (skipped.get("message") or "")[:_MAX_DETAIL])
     return TestOutcome(name, "passed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What the scripts of one image have in common; it travels to the processes of pytest as a JSON file.
+
+    `suite` is a directory with exactly the files that are hashed, `packages` the names in the lock, `context` what scripts may
+    read, `gpu` and `containers` why there is neither (`None` when there is).
+    """
+
+    layout: Path
+    suite: Path
+    scratch: Path
+    image_type: str
+    prefix: str
+    packages: tuple[str, ...]
+    context: Mapping[str, Any]
+    gpu: str | None = None
+    containers: str | None = None
+
+    def to_json(self) -> bytes:
+        """Return the file's text."""
+        return json.dumps(asdict(self), default=str, sort_keys=True).encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> "Session":
+        """Read the file."""
+        value = json.loads(data)
+        paths = {name: Path(value[name]) for name in ("layout", "suite", "scratch")}
+        return Session(**{**value, **paths, "packages": tuple(value["packages"])})
+
+
+def run_scripts(
+    session: Session, *, workers: int, select: str, environ: Mapping[str, str], timeout: float | None
+) -> SuiteRun:
+    """Run the scripts of a session through pytest and xdist, in processes of their own; `timeout` is in seconds.
+
+    Raises:
+        ImageTestError: pytest did not come to its end.
+
+    """
+    path, report = session.scratch / "session.json", session.scratch / "scripts.xml"
+    fs.atomic_write(path, session.to_json())
+    argv = (
+        sys.executable, "-m", "pytest", "-p", "xdist.plugin", "-p", "lockyard.cli.pytest_plugin", str(session.suite),
+        f"--image-session={path}", f"--junitxml={report}", "-c", os.devnull, f"--rootdir={session.suite}", "--noconftest",
+        "-p", "no:cacheprovider", "-q", "-rs", *(("-n", str(workers)) if workers > 1 else ()),
+        *(("-k", select) if select else ()),
+    )  # fmt: skip
+    env = {name: value for name, value in environ.items() if not name.startswith("PYTEST_")}
+    done = process.run(argv, env={**env, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, timeout=timeout)
+    data = fs.read_file(report)
+    if select and done.exit_code == _NOTHING_COLLECTED:
+        return SuiteRun((), done.output)
+    if done.exit_code not in _RAN or data is None:
+        raise ImageTestError(
+            f"the image tests did not run to their end: pytest ended with exit code {done.exit_code}",
+            details=done.output.strip().splitlines()[-15:],
+        )
+    return SuiteRun(read_junit(data, classes=False), done.output, data)
+
+
+def merge_reports(reports: Sequence[bytes]) -> bytes:
+    """Return one JUnit report with the suites of all."""
+    root = ET.Element("testsuites")
+    for report in reports:
+        root.extend(ET.fromstring(report).iter("testsuite"))  # noqa: S314 - read_junit has read it before
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode").encode()

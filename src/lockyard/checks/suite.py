@@ -27,7 +27,8 @@ _SUFFIXES: Mapping[str, Kind] = {".test.py": "python", ".test.sh": "shell", ".te
 _NAME_RE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PYTEST_RE = re.compile(r"(?:test_[^/]*|[^/]*_test)\.py")
 READY_MADE = ("imports", "entry-points", "pip-check", "cuda-loads", "ownership", "equals-lock", "size")
-"""The ready-made tests, each a file `READY/NAME.py` that runs inside the image, or (the last two) a look at it from outside."""
+"""The ready-made tests: scripts of ours that join the suite in `READY_PLACE`."""
+READY_PLACE = "lockyard-ready-made"
 
 
 class WaitFor(Model):
@@ -112,6 +113,10 @@ class ImageTest:
     settings: TestSettings
 
 
+_PYTHON = TestSettings(packages=("python",), timeout=1800)
+_READY_SETTINGS: Mapping[str, TestSettings] = {"pip-check": TestSettings(packages=("pip", "python"))}
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """A suite read: scripts and Dockerfile tests sorted by name, whether there are files of pytest, ready-made tests."""
@@ -124,6 +129,29 @@ class Suite:
         return bool(self.tests or self.pytest or self.ready_made.names)
 
 
+def read_config(tree: Tree, *, source: str) -> SuiteConfig:
+    """Read `tests.toml` of a suite; one without it has the defaults.
+
+    Raises:
+        ConfigError: it is wrong.
+
+    """
+    text = tree[CONFIG].data.decode(errors="replace") if CONFIG in tree else ""
+    return validate_toml(SuiteConfig, text, source=f"{source}/{CONFIG}", models=_MODELS)
+
+
+def with_ready_made(tree: Tree, shipped: Tree, *, source: str) -> Tree:
+    """Return a suite with the ready-made tests that it asks for; `shipped` are all of ours.
+
+    Raises:
+        ConfigError: `tests.toml` is wrong.
+
+    """
+    names = read_config(tree, source=source).ready_made.names
+    chosen = {path: file for path, file in shipped.items() if path.split(".test.")[0] in names}
+    return tree.merge({f"{READY_PLACE}/{path}": file for path, file in chosen.items()})
+
+
 def read_suite(tree: Tree, *, source: str) -> Suite:
     """Read a suite from its files; `source` is its directory, for messages.
 
@@ -131,10 +159,14 @@ def read_suite(tree: Tree, *, source: str) -> Suite:
         ConfigError: `tests.toml` is wrong, names a test that is not there, or two files have one name.
 
     """
-    text = tree[CONFIG].data.decode(errors="replace") if CONFIG in tree else ""
-    config = validate_toml(SuiteConfig, text, source=f"{source}/{CONFIG}", models=_MODELS)
+    config = read_config(tree, source=source)
     found: dict[str, ImageTest] = {}
     for name, kind, path in _scripts(tree):
+        if path.startswith(f"{READY_PLACE}/"):
+            found[f"ready-made/{name}"] = ImageTest(
+                f"ready-made/{name}", kind, path, _READY_SETTINGS.get(name, _PYTHON)
+            )
+            continue
         if not _NAME_RE.fullmatch(name):
             raise ConfigError(f"{source}/{path}: a test's name has letters, digits, '.', '_' and '-'")
         if name in found:
@@ -145,7 +177,12 @@ def read_suite(tree: Tree, *, source: str) -> Suite:
             hint = nearest(name, list(found)) or f"a test is a file NAME{', NAME'.join(_SUFFIXES)}"
             raise ConfigError(f"{source}/{CONFIG}: there is no test {name!r}; {hint}")
     ordered = tuple(found[name] for name in sorted(found))
-    return Suite(ordered, any(_PYTEST_RE.fullmatch(path.rsplit("/", 1)[-1]) for path in tree), config.ready_made)
+    return Suite(ordered, any(is_pytest_file(path) for path in tree), config.ready_made)
+
+
+def is_pytest_file(path: str) -> bool:
+    """Tell whether the image's own pytest runs a file."""
+    return _PYTEST_RE.fullmatch(path.rsplit("/", 1)[-1]) is not None
 
 
 def _scripts(tree: Tree) -> Iterator[tuple[str, Kind, str]]:

@@ -163,6 +163,11 @@ class RegistryOpener:
         return found
 
 
+def process_toolbox() -> Toolbox:
+    """Build the toolbox of this process, with a quiet log: for programs that are not the command line."""
+    return make_toolbox(ConsoleLog(verbosity=-1), dict(os.environ))
+
+
 def cache_dir(environ: Mapping[str, str]) -> Path:
     """Return the cache directory: `LOCKYARD_CACHE_DIR`, else the platform's."""
     if environ.get("LOCKYARD_CACHE_DIR"):

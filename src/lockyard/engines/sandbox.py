@@ -78,7 +78,10 @@ class Sandbox:
             spec: dict[str, Any] = {
                 "rootfs": str(self._rootfs),
                 "scratch": str(place / "mount"),
-                "binds": [[str(source.absolute()), target, writable] for source, target, writable in request.binds],
+                "binds": [
+                    [str(source.absolute()), target, writable]
+                    for source, target, writable in (*request.binds, *self._names(request))
+                ],
                 "argv": list(request.argv),
                 "env": {"PATH": process.PATH, "HOME": home, **image_env, **request.env},
                 "workdir": request.workdir or self._runtime.get("WorkingDir") or "/",
@@ -88,14 +91,27 @@ class Sandbox:
                 "user_namespace": os.geteuid() != 0,
             }
             (place / "spec.json").write_text(json.dumps(spec))
-            argv = (*self._argv, sys.executable, "-I", "-S", str(_HELPER), str(place / "spec.json"))
-            done = process.run(
-                argv, env={"PATH": process.PATH}, timeout=request.timeout, interactive=request.interactive
-            )
+            spaces = tuple(item for item in self._argv if item != "--net" or not request.network)
+            argv = (*spaces, sys.executable, "-I", "-S", str(_HELPER), str(place / "spec.json"))
+            env = {"PATH": process.PATH}
+            if request.until is not None:
+                done = process.run_until(argv, request.until, env=env, timeout=request.timeout)
+            else:
+                done = process.run(argv, env=env, timeout=request.timeout, interactive=request.interactive)
         if done.exit_code == inside.FAILED and inside.MARK in done.output:
             raise BuildError(f"the sandbox could not start the command: {done.output.strip()[-500:]}")
         output = f"{done.output}\nkilled after {request.timeout:g} s\n" if done.timed_out else done.output
-        return RunResult(done.exit_code, output)
+        return RunResult(done.exit_code, output, done.found)
+
+    def _names(self, request: RunRequest) -> tuple[tuple[Path, str, bool], ...]:
+        """Return what lets a command with a network look up names: the machine's own configuration."""
+        names = Path("/etc/resolv.conf")
+        place = self._rootfs / "etc" / "resolv.conf"
+        return (
+            ((names, "etc/resolv.conf", False),)
+            if request.network and names.is_file() and not place.is_symlink()
+            else ()
+        )
 
     def _user(self) -> tuple[int, int, str]:
         """Return uid, gid and home of the image's user; names are looked up in its own `/etc/passwd`."""
