@@ -94,6 +94,8 @@ class Solving:
     wishes: Wishes
     others: Mapping[str, Lock] = field(default_factory=dict)
     """Locks of the types that are not solved now; they are preferred as if they had been solved before."""
+    moving: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    """Type and platform → what solves so far could not leave where it is."""
 
     def solve_types(self, types: Sequence[TypeInputs]) -> tuple[dict[str, TypeResult], tuple[Disagreement, ...]]:
         """Solve in file order and in reverse, and keep the result with fewer disagreements, file order when equal.
@@ -187,6 +189,7 @@ class Solving:
                 before=[solved[platform] for solved in before if platform in solved],
                 update=wishes.update,
                 fresh=wishes.fresh,
+                moving=self.moving.setdefault((inputs.image_type, platform), set()),
             ).settle()
         except UnsatisfiableError as error:
             raise _with_lines(error, inputs.image_type, lines) from error

@@ -12,8 +12,10 @@ from lockyard.conda.relax import fewest_dropped, most_kept
 from lockyard.errors import UnsatisfiableError
 from lockyard.ports import Log, Solver, SolveRequest
 
-_MOST_SOLVES = 60
-"""How many solves one search may take; each takes about 0.1 s for 300 packages."""
+_MOST_SOLVES = 40
+"""How many solves the search for the fewest packages that go down may take; each takes about 0.1 s for 300 packages."""
+_MOST_STILL = 16
+"""How many solves the search for packages that need not move may take: enough for all but a new Python."""
 _WORD_RE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 Packages = tuple[LockedPackage, ...]
@@ -46,7 +48,8 @@ class Platform:
     before: Sequence[Sequence[LockedPackage]] = ()
     update: frozenset[str] = frozenset()
     fresh: bool = False
-    most_solves: int = field(default=_MOST_SOLVES)
+    moving: set[str] = field(default_factory=set)
+    """Packages that earlier solves of this platform could not leave where they are; not tried again, more come to it."""
 
     def settle(self) -> Settled:
         """Solve.
@@ -106,6 +109,13 @@ class Platform:
             self.request, preferred=tuple(chosen), constraints=(*self.request.constraints, *constraints)
         )
 
+    def _attempt(self, constraints: Iterable[str]) -> tuple[Packages | None, frozenset[str]]:
+        """Solve; where that is impossible return the words of the conflict, names of packages among them."""
+        try:
+            return self.solver.solve(self._constrained(constraints)), frozenset()
+        except UnsatisfiableError as error:
+            return None, frozenset(_WORD_RE.findall("\n".join(error.details)))
+
     def _bounded(self) -> tuple[Packages, frozenset[str]]:
         """Solve so that no package goes down; where that is impossible drop the fewest of these bounds."""
         try:
@@ -119,18 +129,15 @@ class Platform:
         bounded = frozenset(name for name in self.old if self._is_asked(name))
 
         def attempt(kept: frozenset[str]) -> tuple[Packages | None, frozenset[str]]:
-            try:
-                return self.solver.solve(self._constrained(self._bounds(bounded - kept))), frozenset()
-            except UnsatisfiableError as error:
-                return None, frozenset(_WORD_RE.findall("\n".join(error.details)))
+            return self._attempt(self._bounds(bounded - kept))
 
-        found = fewest_dropped(bounded, attempt, limit=self.most_solves)
+        found = fewest_dropped(bounded, attempt, limit=_MOST_SOLVES)
         if found is not None:
             return found
         # Too many conflicts for the exact answer: start from what the free solve lowered, put back what can be.
         lowered = [item.name for item in free if item.name in bounded and is_lower(self.old[item.name], item)]
         others = bounded.difference(lowered)
-        packages, kept = most_kept(lowered, lambda names: attempt(others | names)[0], limit=self.most_solves)
+        packages, kept = most_kept(lowered, lambda names: attempt(others | names), limit=_MOST_SOLVES)
         return packages or attempt(others)[0] or free, frozenset(lowered) - kept
 
     def _still(self, packages: Packages) -> Packages:
@@ -147,19 +154,16 @@ class Platform:
         movable = {name for name in moved if self.is_acceptable(name)}
         asked = {name: now[name] for name in self.specs if name in now and name not in movable}
         needed = {name for name in movable if _excluded(self.old[name], asked)}
-        candidates = sorted(movable - needed, key=lambda name: (name not in self.specs, name))
+        candidates = sorted(movable - needed - self.moving, key=lambda name: (name not in self.specs, name))
         if not candidates:
             return packages
         fixed = {name: item for name, item in now.items() if name in asked or _is_one(now, self.old, name)}
 
-        def attempt(names: frozenset[str]) -> Packages | None:
-            exact = [*fixed.values(), *(self.old[name] for name in sorted(names))]
-            try:
-                return self.solver.solve(self._constrained(map(_exactly, exact)))
-            except UnsatisfiableError:
-                return None
+        def attempt(names: frozenset[str]) -> tuple[Packages | None, frozenset[str]]:
+            return self._attempt(map(_exactly, [*fixed.values(), *(self.old[name] for name in sorted(names))]))
 
-        found, kept = most_kept(candidates, attempt, limit=self.most_solves)
+        found, kept = most_kept(candidates, attempt, limit=_MOST_STILL)
+        self.moving.update(set(candidates) - kept)
         if kept:
             self.log.detail(f"{self.request.platform}: {len(kept)} packages need not move: {', '.join(sorted(kept))}")
         return found or packages

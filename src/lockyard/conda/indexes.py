@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from lockyard import fs, http
 from lockyard.conda.channels import Channel, parse_channels
+from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError, ConfigError
 from lockyard.ports import Log, SolveRequest
 
@@ -69,12 +70,18 @@ class OpenChannel:
         self.channel = channel
         self.base_url = base_url
         self.subdirs = subdirs
-        self._records: dict[str, list[rattler.RepoDataRecord]] = {}
+        self.locked: dict[str, LockedPackage] = {}
+        """Address → package, for records that a solve has chosen before."""
+        self._records: dict[str, dict[tuple[str, str], rattler.RepoDataRecord]] = {}
 
-    def records(self, name: str) -> list["rattler.RepoDataRecord"]:
-        """Return all records of a package name."""
+    def records(self, name: str) -> Mapping[tuple[str, str], "rattler.RepoDataRecord"]:
+        """Return all records of a package name by subdir and file name."""
         if name not in self._records:
-            self._records[name] = [record for index in self.subdirs for record in index.load_records(name)]
+            self._records[name] = {
+                (record.subdir, unquote(record.file_name)): record
+                for index in self.subdirs
+                for record in index.load_records(name)
+            }
         return self._records[name]
 
 

@@ -39,23 +39,28 @@ def fewest_dropped(wishes: Collection[str], attempt: Attempt[T], *, limit: int) 
         return None
 
 
-def most_kept(
-    wishes: Iterable[str], attempt: Callable[[frozenset[str]], T | None], *, limit: int
-) -> tuple[T | None, frozenset[str]]:
+def most_kept(wishes: Iterable[str], attempt: Attempt[T], *, limit: int) -> tuple[T | None, frozenset[str]]:
     """Return a set of wishes to which none can be added (the first ones have the say), and its result.
 
-    The result is `None` when no wish can be granted. After `limit` attempts what was found by then counts.
+    What the conflicts name is put aside until the rest is granted, then tried again in halves. The result is `None` when
+    no wish can be granted. After `limit` attempts what was found by then counts.
     """
-    counted = _counted(lambda names: (attempt(names), frozenset()), limit)
+    counted = _counted(attempt, limit)
+    order = list(wishes)
+    aside: frozenset[str] = frozenset()
     best: T | None = None
     kept: frozenset[str] = frozenset()
-    todo = [tuple(wishes)]
     try:
+        while trial := frozenset(order) - aside:
+            best, named = counted(trial)
+            if best is not None:
+                kept = trial
+                break
+            aside |= trial & named or trial
+        todo = [tuple(name for name in order if name in aside)]
         while todo:
             part = todo.pop()
-            if not part:
-                continue
-            result, _ = counted(kept | frozenset(part))
+            result, _ = counted(kept | frozenset(part)) if part else (None, frozenset())
             if result is not None:
                 best, kept = result, kept | frozenset(part)
             elif len(part) > 1:

@@ -131,8 +131,7 @@ def _preferred(
     for package in request.preferred:
         # Strict priority: only the first channel that has the name counts, unless a spec names another.
         allowed = [item for item in channels if asked.get(package.name, item.base_url) == item.base_url]
-        candidates = next((found for channel in allowed if (found := channel.records(package.name))), [])
-        record = next((item for item in candidates if _is_same(item, package)), None)
+        record = next((_same(found, package) for channel in allowed if (found := channel.records(package.name))), None)
         if record is None or (cutoff is not None and (record.timestamp is None or record.timestamp > cutoff)):
             lost.add(package.name)
         else:
@@ -149,14 +148,19 @@ def _asked_channels(specs: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _is_same(record: "rattler.RepoDataRecord", package: LockedPackage) -> bool:
-    """Tell whether an index record is the locked package; the `.conda` of a locked `.tar.bz2` build is."""
-    named = (str(record.version), str(record.build), record.subdir) == (package.version, package.build, package.subdir)
-    if not named or unquote(record.file_name) != unquote(package.file_name):
-        return named and package.file_name.endswith(".tar.bz2") and record.file_name.endswith(".conda")
-    if package.sha256 is not None and record.sha256 is not None:
-        return bool(record.sha256.hex() == package.sha256)
-    return package.md5 is None or record.md5 is None or bool(record.md5.hex() == package.md5)
+def _same(
+    records: Mapping[tuple[str, str], "rattler.RepoDataRecord"], package: LockedPackage
+) -> "rattler.RepoDataRecord | None":
+    """Return the index record that is the locked package; the `.conda` of a locked `.tar.bz2` build is."""
+    name = unquote(package.file_name)
+    found = records.get((package.subdir, name))
+    if found is None and name.endswith(".tar.bz2"):
+        return records.get((package.subdir, f"{name.removesuffix('.tar.bz2')}.conda"))
+    if found is None:
+        return None
+    if package.sha256 is not None and found.sha256 is not None:
+        return found if found.sha256.hex() == package.sha256 else None
+    return found if package.md5 is None or found.md5 is None or found.md5.hex() == package.md5 else None
 
 
 def _in_install_order(
@@ -171,10 +175,19 @@ def _in_install_order(
 
 
 def _locked(record: "rattler.RepoDataRecord", channels: Sequence[OpenChannel]) -> LockedPackage:
+    origin = max((item for item in channels if record.url.startswith(item.base_url)), key=_base_length)
+    known = origin.locked.get(record.url)
+    if known is None:
+        known = origin.locked[record.url] = _read_record(record, origin)
+    return known
+
+
+def _base_length(channel: OpenChannel) -> int:
+    return len(channel.base_url)
+
+
+def _read_record(record: "rattler.RepoDataRecord", origin: OpenChannel) -> LockedPackage:
     value = json.loads(record.to_json())
-    origin = max(
-        (item for item in channels if record.url.startswith(item.base_url)), key=lambda item: len(item.base_url)
-    )
     features = value.get("track_features") or ()
     return LockedPackage(
         name=record.name.normalized,

@@ -54,10 +54,12 @@ def test_the_conflict_that_is_named_saves_solves() -> None:
     assert len(asked) <= 4
 
 
-@given(CONFLICTS)
-def test_nothing_can_be_added_to_what_is_kept(conflicts: list[frozenset[str]]) -> None:
-    def attempt(names: frozenset[str]) -> frozenset[str] | None:
-        return names if granted(names, conflicts) else None
+@given(CONFLICTS, st.data())
+def test_nothing_can_be_added_to_what_is_kept(conflicts: list[frozenset[str]], data: st.DataObject) -> None:
+    def attempt(names: frozenset[str]) -> tuple[frozenset[str] | None, frozenset[str]]:
+        if granted(names, conflicts):
+            return names, frozenset()
+        return None, data.draw(st.frozensets(st.sampled_from(NAMES)))
 
     result, kept = most_kept(NAMES, attempt, limit=1000)
     assert (result or frozenset()) == kept
@@ -66,8 +68,11 @@ def test_nothing_can_be_added_to_what_is_kept(conflicts: list[frozenset[str]]) -
 
 
 def test_a_search_that_is_cut_short_keeps_what_it_has() -> None:
-    result, kept = most_kept("abcd", lambda names: names if "d" not in names else None, limit=2)
-    assert result == kept == frozenset("ab")
+    def attempt(names: frozenset[str]) -> tuple[frozenset[str] | None, frozenset[str]]:
+        return (None, frozenset("d")) if "d" in names else (names, frozenset())
+
+    result, kept = most_kept("abcd", attempt, limit=2)
+    assert result == kept == frozenset("abc")
 
 
 @given(CONFLICTS)
