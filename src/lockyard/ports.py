@@ -72,8 +72,11 @@ class Solver(Protocol):
 
         """
 
-    def unavailable(self, request: SolveRequest) -> frozenset[str]:
-        """Return the names in `request.preferred` whose exact package no channel has (any more)."""
+    def available(self, request: SolveRequest) -> tuple[LockedPackage, ...]:
+        """Return those of `request.preferred` whose exact package a channel has, with all that it says of them."""
+
+    def absent(self, request: SolveRequest) -> frozenset[str]:
+        """Return the names in `request.specs` of which no channel has any package for the platform."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

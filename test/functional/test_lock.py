@@ -44,7 +44,10 @@ class FakeSolver:
         self.asked.append(request)
         return self.answer(request)
 
-    def unavailable(self, request: SolveRequest) -> frozenset[str]:
+    def available(self, request: SolveRequest) -> tuple[LockedPackage, ...]:
+        return request.preferred
+
+    def absent(self, request: SolveRequest) -> frozenset[str]:
         return frozenset()
 
 

@@ -194,6 +194,49 @@ def test_an_indirect_package_goes_down_only_when_nothing_else_is_possible(small:
     assert small.reasons("0.1.1") == {"lib": "required by old", "old": "asked", "pandas": "asked"}
 
 
+def test_a_direct_package_does_not_go_down_either(small: Distribution) -> None:
+    """Its spec would allow it; a new package asks for it; the new one's other version does not."""
+    small.channel(*OLD, record("lib", "0.9"), record("new", "2", depends=["lib <1"]), record("new", "1"))
+    small.release("0.1.1", cpu=["numpy", "pandas", "lib", "new"])
+    small.run("lock", "0.1.1")
+    assert small.versions("0.1.1") == {"lib": "1.0 0", "numpy": "1.0 0", "pandas": "1.0 0", "new": "1 0"}
+
+
+def test_what_need_not_move_stays(small: Distribution) -> None:
+    """`free` moved only because the solver looked at `tool` first; the tool that was asked for can do with the old one."""
+    small.channel(*OLD, record("tool", "1"), record("free", "1"), record("host", "1", depends=["free", "tool"]))
+    small.release("0.1.0", cpu=["host"])
+    small.run("lock", "0.1.0", "--fresh")
+    small.channel(
+        record("tool", "1"), record("tool", "2", depends=["host >=2"]), record("free", "1"), record("free", "2"),
+        record("host", "1", depends=["free", "tool"]), record("host", "2", depends=["tool", "free >=2"]),
+        record("host", "2.1", depends=["tool", "free"]),
+    )  # fmt: skip
+    small.release("0.1.1", "0.1.0", cpu=["host", "tool >=2"])
+    small.run("lock", "0.1.1")
+    assert small.versions("0.1.1") == {"tool": "2 0", "host": "2.1 0", "free": "1 0"}
+    assert small.reasons("0.1.1") == {"tool": "bound", "host": "required by tool"}
+
+
+def test_a_reason_names_where_the_change_comes_from(small: Distribution) -> None:
+    """`font` and `libfont` each need the new other one; it is `plot` that began it."""
+
+    def fonts(version: str) -> list[dict[str, Any]]:
+        return [
+            record("font", version, depends=[f"libfont =={version}"]),
+            record("libfont", version, constrains=[f"font =={version}"]),
+            record("plot", version, depends=["font", f"libfont >={version}"]),
+        ]  # fmt: skip
+
+    small.channel(*fonts("1"))
+    small.release("0.1.0", cpu=["plot"])
+    small.run("lock", "0.1.0", "--fresh")
+    small.channel(*fonts("1"), *fonts("2"))
+    small.release("0.1.1", "0.1.0", cpu=["plot >=2"])
+    small.run("lock", "0.1.1")
+    assert small.reasons("0.1.1") == {"plot": "bound", "libfont": "required by plot", "font": "required by libfont"}
+
+
 def test_types_agree_where_they_can(small: Distribution) -> None:
     small.variants(cpu="", gpu='virtual-packages = { __cuda = "12" }')
     small.channel(*OLD, *NEW, record("cuda", "1", depends=["__cuda", "numpy <1.5"]))
@@ -258,6 +301,39 @@ def test_unsatisfiable_specs_name_their_lines_and_write_nothing(small: Distribut
     assert "build_artifacts/v0/v0.1/v0.1.1/cpu.env.in:3: pandas[version='>=1.5']" in err
     assert "cpu.pinned_env.in" not in err
     assert small.listing() == before
+
+
+def test_what_would_do_is_tried_not_guessed(small: Distribution) -> None:
+    small.release("0.1.1", cpu=["numpy[version='<1.5']", "pandas[version='>=1.5']", "lib"])
+    _, err = small.run("lock", "0.1.1", code=4)
+    assert "what would do:" in err
+    assert "cpu.env.in:1: numpy without its bounds (then it would be 1.9)" in err
+    assert "cpu.env.in:2: pandas without its bounds (then it would be 1.0)" in err
+    assert "lib without" not in err
+    small.release("0.1.1", cpu=["numpy[version='>=1.9']"])
+    _, err = small.run("lock", "0.1.1", "--exclude-newer", "2026-01-14", code=4)
+    assert "--exclude-newer later than 2026-01-14, or none" in err
+
+
+def test_a_missing_virtual_package_is_named(small: Distribution) -> None:
+    small.channel(*OLD, record("cuda", "1", depends=["__cuda >=12"]))
+    small.release("0.1.1", cpu=["cuda"])
+    _, err = small.run("lock", "0.1.1", code=4)
+    assert "next: state __cuda under virtual-packages of cpu in variants.toml" in err
+
+
+def test_a_package_that_one_platform_does_not_have_is_named(small: Distribution) -> None:
+    small.variants(cpu=TWO)
+    small.channel(*OLD, record("x86only", "1", subdir="linux-64"))
+    small.release("0.1.1", cpu=["numpy", "x86only"])
+    _, err = small.run("lock", "0.1.1", code=4)
+    assert "cpu: no channel has x86only for linux-aarch64" in err
+    assert "v0.1.1/cpu.env.in:2: x86only" in err
+    assert 'platform-packages = { "x86only" = ["linux-64"] } in variants.toml' in err
+    small.release("0.1.1", cpu=["numpyy"])
+    _, err = small.run("lock", "0.1.1", code=4)
+    assert "cpu: no channel has numpyy for linux-64" in err
+    assert "next: check the name, or add a channel that has it to channels (now file:channel)" in err
 
 
 def test_pinned_packages_bind(small: Distribution) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime as dt
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from rattler import Version
 
 from lockyard.app.settling import Platform
+from lockyard.app.unsatisfiable import explain_unsatisfiable
 from lockyard.conda.bounds import solver_spec
 from lockyard.conda.formats import LockInputs
 from lockyard.conda.lock import Lock, LockedPackage
@@ -18,8 +18,7 @@ from lockyard.conda.spec import EnvIn, Spec, SpecLine, parse_spec
 from lockyard.errors import UnsatisfiableError
 from lockyard.ports import Log, Solver, SolveRequest
 
-_SHOWN_LINES = 20
-_PER_PLATFORM = ("packages", "lowered", "stuck", "unavailable")
+_PER_PLATFORM = ("packages", "lowered", "stuck", "unavailable", "known")
 Solved = dict[str, tuple[LockedPackage, ...]]
 """Platform → packages."""
 
@@ -80,6 +79,8 @@ class TypeResult:
     lowered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stuck: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unavailable: dict[str, frozenset[str]] = field(default_factory=dict)
+    known: dict[str, Mapping[str, LockedPackage]] = field(default_factory=dict)
+    """Platform → the old packages as the channels have them; an adopted lock says little of them."""
     agreed: dict[str, str] = field(default_factory=dict)
     """Direct packages that differed between platforms → the platform that had the lowest version."""
 
@@ -109,7 +110,7 @@ class Solving:
         if differ and len(types) > 1:
             turned = self._in_order(types[::-1])
             fewer = self._disagreements(turned)
-            if len(fewer) < len(differ):
+            if _weight(fewer) < _weight(differ):
                 self.log.detail(f"solved in reverse order: {len(fewer)} disagreements instead of {len(differ)}")
                 results, differ = turned, fewer
         return {item.image_type: results[item.image_type] for item in types}, differ
@@ -135,29 +136,63 @@ class Solving:
         result = TypeResult()
         platforms = inputs.inputs.platforms
         for platform in platforms:
-            self._platform(inputs, platform, before, result)
+            try:
+                self._platform(inputs, platform, before, result)
+            except UnsatisfiableError as error:
+                raise explain_unsatisfiable(
+                    error,
+                    self.solver,
+                    self._request(inputs, platform),
+                    image_type=inputs.image_type,
+                    lines=inputs.lines_for(platform),
+                    platforms=platforms,
+                ) from error
         caps: dict[str, str] = {}
         while differing := _differing(inputs, result):
-            result.agreed |= {name: _label(versions) for name, versions in differing.items()}
-            try:
-                trial = dataclasses.replace(result, **{key: dict(getattr(result, key)) for key in _PER_PLATFORM})
-                highest = {name: _order(versions)[-1] for name, versions in differing.items()}
-                for platform in platforms:
-                    if any(versions.get(platform) != highest[name] for name, versions in differing.items()):
-                        pins = [f"{name}[version='=={version}']" for name, version in highest.items()]
-                        self._platform(inputs, platform, before, trial, (*caps.values(), *pins))
-                if not _differing(inputs, trial):
-                    return trial
-            except UnsatisfiableError:
-                pass
-            for name, versions in differing.items():
-                caps[name] = f"{name}[version='<={_order(versions)[0]}']"
-            try:
-                for platform in platforms:
+            result.agreed |= {name: _lowest(versions) for name, versions in differing.items()}
+            trial = self._highest(inputs, before, result, differing, tuple(caps.values()))
+            if trial is not None:
+                return trial
+            caps |= {name: f"{name}[version='<={_order(found)[0]}']" for name, found in differing.items()}
+            for platform in platforms:
+                try:
                     self._platform(inputs, platform, before, result, tuple(caps.values()))
-            except UnsatisfiableError as error:
-                raise _no_common_version(inputs, differing, platform) from error
+                except UnsatisfiableError as error:
+                    raise _no_common_version(inputs, differing, platform) from error
         return result
+
+    def _highest(
+        self,
+        inputs: TypeInputs,
+        before: Sequence[Mapping[str, Sequence[LockedPackage]]],
+        result: TypeResult,
+        differing: Mapping[str, Mapping[str, str]],
+        caps: tuple[str, ...],
+    ) -> TypeResult | None:
+        """Return the result with the highest versions of `differing` on all platforms, `None` when one cannot have it."""
+        trial = dataclasses.replace(result, **{key: dict(getattr(result, key)) for key in _PER_PLATFORM})
+        highest = {name: _order(versions)[-1] for name, versions in differing.items()}
+        pins = tuple(f"{name}[version='=={version}']" for name, version in highest.items())
+        for platform in inputs.inputs.platforms:
+            if all(versions.get(platform) == highest[name] for name, versions in differing.items()):
+                continue
+            try:
+                self._platform(inputs, platform, before, trial, (*caps, *pins))
+            except UnsatisfiableError:
+                return None
+        return None if _differing(inputs, trial) else trial
+
+    def _request(self, inputs: TypeInputs, platform: str, constraints: tuple[str, ...] = ()) -> SolveRequest:
+        return SolveRequest(
+            specs=tuple(dict.fromkeys(_spec_text(line.spec) for line in inputs.lines_for(platform))),
+            channels=inputs.inputs.channels,
+            platform=platform,
+            root=self.root,
+            virtual_packages=inputs.inputs.virtual_packages[platform],
+            constraints=constraints,
+            exclude_newer=self.wishes.exclude_newer,
+            offline=self.wishes.offline,
+        )
 
     def _platform(
         self,
@@ -167,36 +202,28 @@ class Solving:
         result: TypeResult,
         constraints: tuple[str, ...] = (),
     ) -> None:
-        lines = inputs.lines_for(platform)
         wishes = self.wishes
-        request = SolveRequest(
-            specs=tuple(dict.fromkeys(_spec_text(line.spec) for line in lines)),
-            channels=inputs.inputs.channels,
-            platform=platform,
-            root=self.root,
-            virtual_packages=inputs.inputs.virtual_packages[platform],
-            constraints=constraints,
-            exclude_newer=wishes.exclude_newer,
-            offline=wishes.offline,
-        )
-        try:
-            settled = Platform(
-                solver=self.solver,
-                log=self.log,
-                request=request,
-                specs=_own_specs(lines),
-                old=by_name(inputs.old(platform, fresh=wishes.fresh)),
-                before=[solved[platform] for solved in before if platform in solved],
-                update=wishes.update,
-                fresh=wishes.fresh,
-                moving=self.moving.setdefault((inputs.image_type, platform), set()),
-            ).settle()
-        except UnsatisfiableError as error:
-            raise _with_lines(error, inputs.image_type, lines) from error
+        settled = Platform(
+            solver=self.solver,
+            log=self.log,
+            request=self._request(inputs, platform, constraints),
+            specs=_own_specs(inputs.lines_for(platform)),
+            old=by_name(inputs.old(platform, fresh=wishes.fresh)),
+            before=[solved[platform] for solved in before if platform in solved],
+            update=wishes.update,
+            fresh=wishes.fresh,
+            moving=self.moving.setdefault((inputs.image_type, platform), set()),
+        ).settle()
         result.packages[platform] = settled.packages
         result.lowered[platform] = settled.lowered
         result.stuck[platform] = settled.stuck
         result.unavailable[platform] = settled.unavailable
+        result.known[platform] = settled.known
+
+
+def _weight(differ: Sequence[Disagreement]) -> tuple[int, int]:
+    """Return what makes one set of disagreements worse than another: versions first, then all, builds too."""
+    return sum(item.is_version for item in differ), len(differ)
 
 
 def make_lock(inputs: TypeInputs, result: TypeResult, wishes: Wishes, base_version: str | None) -> Lock:
@@ -212,9 +239,12 @@ def make_lock(inputs: TypeInputs, result: TypeResult, wishes: Wishes, base_versi
             fresh=wishes.fresh,
             was_direct=inputs.base_direct,
             unavailable=result.unavailable[platform],
+            agreed={name: other for name, other in result.agreed.items() if other != platform},
             earlier=inputs.own.reasons.get(platform, ()) if inputs.own is not None else (),
         )
-        reasons[platform] = explain(by_name(base), by_name(packages), asked)
+        known = result.known[platform]
+        old = {item.name: found if _same(found := known.get(item.name, item), item) else item for item in base}
+        reasons[platform] = explain(old, by_name(packages), asked)
     cutoff = wishes.exclude_newer
     return Lock(
         image_type=inputs.image_type,
@@ -243,7 +273,7 @@ def _order(versions: Mapping[str, str]) -> list[str]:
     return sorted(versions.values(), key=Version)
 
 
-def _label(versions: Mapping[str, str]) -> str:
+def _lowest(versions: Mapping[str, str]) -> str:
     """Return the platform that has the lowest version: it is why the others have it, too."""
     return min(versions, key=lambda platform: (Version(versions[platform]), platform))
 
@@ -272,22 +302,13 @@ def _spec_text(spec: Spec) -> str:
     return str(solver_spec(dataclasses.replace(spec, url=None)))
 
 
+def _same(one: LockedPackage, other: LockedPackage) -> bool:
+    return (one.version, one.build) == (other.version, other.build)
+
+
 def _own_specs(lines: Sequence[SpecLine]) -> dict[str, list[str]]:
     """Return name → the texts of its specs without channel."""
     specs: dict[str, list[str]] = {}
     for line in lines:
         specs.setdefault(line.spec.name, []).append(_spec_text(dataclasses.replace(line.spec, channel=None)))
     return specs
-
-
-def _with_lines(error: UnsatisfiableError, image_type: str, lines: Sequence[SpecLine]) -> UnsatisfiableError:
-    """Add the lines of our files whose packages the solver's words name."""
-    words = set(re.findall(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "\n".join(error.details)))
-    named = [line for line in lines if line.spec.name in words] or list(lines)
-    shown = [f"  {line.where}: {line.text}" for line in named[:_SHOWN_LINES]]
-    more = [f"  and {len(named) - _SHOWN_LINES} more"] if len(named) > _SHOWN_LINES else []
-    return UnsatisfiableError(
-        f"{image_type}: {error.message}",
-        hint="widen or remove one of these lines, or state a virtual package that is missing",
-        details=[*error.details, "the lines that start it:", *shown, *more],
-    )

@@ -29,6 +29,8 @@ class Settled:
     lowered: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
     unavailable: frozenset[str] = frozenset()
+    known: Mapping[str, LockedPackage] = field(default_factory=dict)
+    """The old packages as the channels have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +72,22 @@ class Platform:
             lowered=tuple(sorted(name for name in dropped if name in now and is_lower(self.old[name], now[name]))),
             stuck=stuck,
             unavailable=self.unavailable,
+            known=self.known,
         )
 
     @functools.cached_property
+    def known(self) -> Mapping[str, LockedPackage]:
+        """The old packages as the channels have them."""
+        return by_name(self.solver.available(dataclasses.replace(self.request, preferred=tuple(self.old.values()))))
+
+    @property
     def unavailable(self) -> frozenset[str]:
         """The old packages that no channel has any more."""
-        return self.solver.unavailable(dataclasses.replace(self.request, preferred=tuple(self.old.values())))
+        return frozenset(self.old.keys() - self.known.keys())
 
     def is_acceptable(self, name: str) -> bool:
         """Tell whether the old package meets its own specs and is still to be had."""
-        return name not in self.unavailable and self._is_asked(name)
+        return name in self.known and self._is_asked(name)
 
     def _is_asked(self, name: str) -> bool:
         return all(matches(text, self.old[name]) for text in self.specs.get(name, ()))
@@ -153,7 +161,7 @@ class Platform:
         ]
         movable = {name for name in moved if self.is_acceptable(name)}
         asked = {name: now[name] for name in self.specs if name in now and name not in movable}
-        needed = {name for name in movable if _excluded(self.old[name], asked)}
+        needed = {name for name in movable if _excluded(self.known[name], asked)}
         candidates = sorted(movable - needed - self.moving, key=lambda name: (name not in self.specs, name))
         if not candidates:
             return packages

@@ -22,8 +22,9 @@ class Asked:
     """What was asked of a solve, as far as reasons depend on it.
 
     `specs` is name → the texts of its specs without channel; `update` the names of `--update`; `was_direct` the names
-    in the base release's `env.in`; `unavailable` the preferred packages that no channel has any more; `earlier` the
-    reasons that the release's own lock had before.
+    in the base release's `env.in`; `unavailable` the preferred packages that no channel has any more; `agreed` is direct
+    package → the platform that has no newer one, for those that differed between platforms; `earlier` the reasons that the
+    release's own lock had before.
     """
 
     specs: Mapping[str, Sequence[str]]
@@ -31,6 +32,7 @@ class Asked:
     fresh: bool = False
     was_direct: Collection[str] = ()
     unavailable: Collection[str] = ()
+    agreed: Mapping[str, str] = field(default_factory=dict)
     earlier: Sequence[Reason] = ()
 
 
@@ -45,13 +47,13 @@ def explain(base: Packages, new: Packages, asked: Asked) -> tuple[Reason, ...]:
     A change that an earlier run already explained keeps its reason: a re-lock does not forget what was asked.
     """
     known = {(reason.name, reason.old, reason.new): reason for reason in asked.earlier}
-    view = _View(base, new, asked)
-    reasons = []
-    for name in sorted({*base, *new}):
-        old, now = _label(base.get(name)), _label(new.get(name))
-        if old != now:
-            reasons.append(known.get((name, old, now)) or Reason(name, old, now, view.kind(name)))
-    return tuple(reasons)
+    changes = {
+        name: (_label(base.get(name)), _label(new.get(name)))
+        for name in sorted({*base, *new})
+        if _label(base.get(name)) != _label(new.get(name))
+    }
+    kinds = _View(base, new, asked, frozenset(changes)).kinds()
+    return tuple(known.get((name, *change)) or Reason(name, *change, kinds[name]) for name, change in changes.items())
 
 
 @dataclass(frozen=True)
@@ -105,43 +107,58 @@ class _View:
     base: Packages
     new: Packages
     asked: Asked
+    changed: frozenset[str]
 
-    def kind(self, name: str) -> str:
+    def kinds(self) -> dict[str, str]:
+        """Return changed name → kind.
+
+        What a changed package requires is explained by the one that requires it, beginning with those that have a reason
+        of their own: of all that exclude the old libfreetype, the matplotlib that was asked for comes before freetype,
+        which followed libfreetype.
+        """
+        kinds = {name: kind for name in self.changed if (kind := self._own_kind(name))}
+        causes = {name: self._causes(name) for name in self.changed - kinds.keys()}
+        level = set(kinds)
+        while level:
+            level = {name for name in causes.keys() - kinds.keys() if causes[name] & level}
+            kinds |= {name: f"required by {min(causes[name] & kinds.keys())}" for name in level}
+        for name in causes.keys() - kinds.keys():
+            # A circle, or only packages that stayed: they are the reason then.
+            kinds[name] = f"required by {min(causes[name])}" if causes[name] else CONFLICT
+        return kinds
+
+    def _own_kind(self, name: str) -> str | None:
+        """Return the reason that a package has by itself, `None` when others are the reason."""
         if name not in self.new:
             return self._removed(name)
-        if name not in self.base:
-            return self._added(name)
-        return self._moved(name)
+        if name in self.asked.update or (name not in self.base and name in self.asked.specs):
+            return ASKED
+        return self._moved(name) if name in self.base else None
+
+    def _moved(self, name: str) -> str | None:
+        asked = self.asked
+        if not all(matches(text, self.base[name]) for text in asked.specs.get(name, ())):
+            return BOUND
+        if name in asked.unavailable:
+            return UNAVAILABLE
+        if name in asked.agreed:
+            return f"required by {asked.agreed[name]}"
+        return FRESH if asked.fresh else None
 
     def _removed(self, name: str) -> str:
         if name in self.asked.was_direct:
             return ASKED
         return UNAVAILABLE if name in self.asked.unavailable else UNREQUIRED
 
-    def _added(self, name: str) -> str:
-        if name in self.asked.specs or name in self.asked.update:
-            return ASKED
-        requirers = [package for package in self.new.values() if any(_names(text, name) for text in package.depends)]
-        return self._required_by(requirers)
-
-    def _moved(self, name: str) -> str:
-        old, asked = self.base[name], self.asked
-        if name in asked.update:
-            return ASKED
-        if not all(matches(text, old) for text in asked.specs.get(name, ())):
-            return BOUND
-        if name in asked.unavailable:
-            return UNAVAILABLE
-        if asked.fresh:
-            return FRESH
-        return self._required_by([*excluding(old, self.new.values()), *needs_another(old, self.new)])
-
-    def _required_by(self, packages: Sequence[LockedPackage]) -> str:
-        """Name the one that moved itself, if there is one, as that is where the change comes from."""
-        if not packages:
-            return CONFLICT
-        moved = [package for package in packages if _label(self.base.get(package.name)) != _label(package)]
-        return f"required by {min(package.name for package in moved or packages)}"
+    def _causes(self, name: str) -> frozenset[str]:
+        """Return the packages of the new lock that require an added package, or exclude the old one of a moved."""
+        if name not in self.base:
+            found = [item for item in self.new.values() if any(_names(text, name) for text in item.depends)]
+        else:
+            old = self.base[name]
+            # Of an adopted lock nothing but the name is known; then only what others say counts.
+            found = [*excluding(old, self.new.values()), *needs_another(old, self.new)]
+        return frozenset(item.name for item in found) - {name}
 
 
 def excluding(package: LockedPackage, others: Iterable[LockedPackage]) -> list[LockedPackage]:

@@ -85,13 +85,12 @@ class RattlerSolver:
         from rattler.exceptions import SolverError
 
         channels = self._indexes.open(request)
-        kept, _ = _preferred(channels, request)
         try:
             records = run_rattler(
                 rattler.solve_with_sparse_repodata(
                     [_match_spec(spec) for spec in request.specs],
                     [index for channel in channels for index in channel.subdirs],
-                    locked_packages=kept,
+                    locked_packages=_preferred(channels, request),
                     virtual_packages=_virtual_packages(request),
                     channel_priority=rattler.ChannelPriority.Strict,
                     exclude_newer=_utc(request.exclude_newer),
@@ -105,10 +104,16 @@ class RattlerSolver:
             ) from None
         return _in_install_order(records, channels)
 
-    def unavailable(self, request: SolveRequest) -> frozenset[str]:
-        """Return the names in `request.preferred` whose exact package the channels do not have (any more)."""
-        _, lost = _preferred(self._indexes.open(request), request)
-        return lost
+    def available(self, request: SolveRequest) -> tuple[LockedPackage, ...]:
+        """Return those of `request.preferred` whose exact package a channel has, with all that it says of them."""
+        channels = self._indexes.open(request)
+        return tuple(_locked(record, channels) for record in _preferred(channels, request))
+
+    def absent(self, request: SolveRequest) -> frozenset[str]:
+        """Return the names in `request.specs` of which no channel has any package for the platform."""
+        channels = self._indexes.open(request)
+        names = {spec.name.normalized for spec in map(_match_spec, request.specs)}
+        return frozenset(name for name in names if name and not any(channel.records(name) for channel in channels))
 
     def records(self, request: SolveRequest, names: Collection[str]) -> Mapping[str, tuple[IndexRecord, ...]]:
         """Return what the first channel that has a name says of it (the `ChannelIndex` port)."""
@@ -121,22 +126,18 @@ class RattlerSolver:
         return found
 
 
-def _preferred(
-    channels: Sequence[OpenChannel], request: SolveRequest
-) -> tuple[list["rattler.RepoDataRecord"], frozenset[str]]:
-    """Return the index's own records for the preferred packages, and the names that have none."""
+def _preferred(channels: Sequence[OpenChannel], request: SolveRequest) -> list["rattler.RepoDataRecord"]:
+    """Return the index's own records for the preferred packages; those that are gone have none."""
     cutoff = _utc(request.exclude_newer)
     asked = _asked_channels(request.specs)
-    kept, lost = [], set()
+    kept = []
     for package in request.preferred:
         # Strict priority: only the first channel that has the name counts, unless a spec names another.
         allowed = [item for item in channels if asked.get(package.name, item.base_url) == item.base_url]
         record = next((_same(found, package) for channel in allowed if (found := channel.records(package.name))), None)
-        if record is None or (cutoff is not None and (record.timestamp is None or record.timestamp > cutoff)):
-            lost.add(package.name)
-        else:
+        if record is not None and (cutoff is None or (record.timestamp is not None and record.timestamp <= cutoff)):
             kept.append(record)
-    return kept, frozenset(lost)
+    return kept
 
 
 def _asked_channels(specs: Iterable[str]) -> dict[str, str]:
