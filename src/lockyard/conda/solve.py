@@ -122,7 +122,7 @@ class RattlerSolver:
         for name in sorted(names):
             records = next((records for channel in channels if (records := channel.records(name))), None)
             if records:
-                found[name] = tuple(map(_index_record, records))
+                found[name] = tuple(map(_index_record, records.values()))
         return found
 
 
