@@ -5,10 +5,12 @@ Parsing only: `lockyard.fs` reads the bytes. Unknown keys are errors that name t
 
 import datetime as dt
 import difflib
+import fnmatch
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import pydantic
 
@@ -25,6 +27,20 @@ _TYPE_RE = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _PLATFORM_RE = re.compile(r"[a-z]+-[a-z0-9_]+")
 _OWNER_RE = re.compile(r"\d{1,9}:\d{1,9}")
 Policy = Literal["semver", "pythonesque", "calver", "pinned", "latest"]
+Activation = Literal["env", "none"]
+PostLink = Literal["run", "skip", "refuse"]
+
+
+def _check_post_link(value: object) -> object:
+    for name, answer in (value if isinstance(value, dict) else {"": value}).items():
+        if answer is not None and answer not in get_args(PostLink):
+            where = f"{name!r}: " if name else ""
+            raise ValueError(f"{where}{answer!r} is neither run, skip nor refuse")
+    return value
+
+
+PostLinkRules = Annotated[PostLink | dict[str, PostLink], pydantic.BeforeValidator(_check_post_link)]
+"""One answer for all packages, or package name or glob → answer (an exact name first, then in file order)."""
 
 
 class Model(pydantic.BaseModel):
@@ -43,15 +59,49 @@ class EnvironmentArg(Model):
     default: str = ""
 
 
-class PlatformOverride(Model):
+@dataclass(frozen=True, slots=True)
+class EnvironmentSettings:
+    """How the environment of one image is made: the line's settings, a variant's own, a platform's own."""
+
+    owner: tuple[int, int]
+    activation: Activation
+    compile_pyc: bool
+    post_link: tuple[tuple[str, PostLink], ...]
+
+    def post_link_of(self, package: str) -> PostLink:
+        """Return what happens to a package's post-link script: the first rule that fits."""
+        fitting = (answer for pattern, answer in self.post_link if fnmatch.fnmatchcase(package, pattern))
+        return next(fitting, "run")
+
+
+def _check_owner(value: str) -> str:
+    if not _OWNER_RE.fullmatch(value):
+        raise ValueError(f"{value!r} is not UID:GID, such as 0:0")
+    return value
+
+
+Owner = Annotated[str, pydantic.AfterValidator(_check_owner)]
+
+
+class OwnSettings(Model):
+    """The settings of an environment that a variant, or one of its platforms, may have of its own."""
+
+    activation: Activation | None = None
+    compile_pyc: bool | None = pydantic.Field(default=None, alias="compile-pyc")
+    post_link: PostLinkRules | None = pydantic.Field(default=None, alias="post-link")
+
+
+class PlatformOverride(OwnSettings):
     """What a platform of a variant has of its own."""
 
     base: str | None = None
     virtual_packages: dict[str, str] = pydantic.Field(default_factory=dict, alias="virtual-packages")
 
 
-class Variant(Model):
+class Variant(OwnSettings):
     """One image type of a major line."""
+
+    owner: Owner | None = None
 
     base: str = "scratch"
     platforms: Annotated[tuple[Platform, ...], pydantic.Field(min_length=1)] = ("linux-64",)
@@ -110,7 +160,10 @@ class Line(Model):
     schema_version: Literal[1] = pydantic.Field(alias="schema")
     channels: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] = ("conda-forge",)
     prefix: str = "/opt/conda"
-    owner: str = "0:0"
+    owner: Owner = "0:0"
+    activation: Activation = "env"
+    compile_pyc: bool = pydantic.Field(default=True, alias="compile-pyc")
+    post_link: PostLinkRules = pydantic.Field(default="run", alias="post-link")
     removed_packages: tuple[str, ...] = ()
     platform_packages: dict[str, tuple[Platform, ...]] = pydantic.Field(default_factory=dict, alias="platform-packages")
     assets: tuple[str, ...] = ()
@@ -126,13 +179,6 @@ class Line(Model):
             check_relative(value[1:])
         except ConfigError as error:
             raise ValueError(error.message) from error
-        return value
-
-    @pydantic.field_validator("owner")
-    @classmethod
-    def _owner(cls, value: str) -> str:
-        if not _OWNER_RE.fullmatch(value):
-            raise ValueError(f"{value!r} is not UID:GID, such as 0:0")
         return value
 
     @pydantic.field_validator("assets")
@@ -157,6 +203,25 @@ class Line(Model):
     def types(self) -> tuple[str, ...]:
         """The image types in file order."""
         return tuple(self.variants)
+
+    def settings(self, image_type: str, platform: Platform) -> EnvironmentSettings:
+        """Return how the environment of an image is made: what the platform says, else the variant, else the line."""
+        variant = self.variant(image_type)
+        own = variant.platform.get(platform, PlatformOverride())
+        compile_pyc = next(
+            (item for item in (own.compile_pyc, variant.compile_pyc) if item is not None), self.compile_pyc
+        )
+        rules: list[tuple[str, PostLink]] = []
+        for answer in (own.post_link, variant.post_link, self.post_link):
+            found = {"*": answer} if isinstance(answer, str) else answer or {}
+            rules += sorted(found.items(), key=lambda rule: any(sign in rule[0] for sign in "*?["))
+        uid, _, gid = (variant.owner or self.owner).partition(":")
+        return EnvironmentSettings(
+            owner=(int(uid), int(gid)),
+            activation=own.activation or variant.activation or self.activation,
+            compile_pyc=compile_pyc,
+            post_link=tuple(rules),
+        )
 
     def variant(self, image_type: str) -> Variant:
         """Return one image type.
@@ -325,6 +390,8 @@ def line_of(text: str, path: list[str]) -> int:
     for depth in range(len(path), 0, -1):
         header = re.compile(rf"\s*\[(?:tool\.lockyard\.)?{re.escape('.'.join(path[:depth]))}\]")
         found = next((number for number, line in enumerate(lines) if header.match(line)), None)
+        if found is not None and depth == len(path):
+            return found + 1
         if found is not None:
             start = found
             break

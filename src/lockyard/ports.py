@@ -155,6 +155,18 @@ class PackageSource(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A directory that a command may change without changing it: its changes go to the tar `changes`, in OCI form.
+
+    `source` appears at `target` inside. Times and owners of the tar are those of the run; a removed path is a whiteout.
+    """
+
+    source: Path
+    target: str
+    changes: Path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
     """A command inside a built image. `binds` are (host path, place inside, writable)."""
@@ -164,6 +176,7 @@ class RunRequest:
     workdir: str | None = None
     """`None`: the image's own."""
     binds: tuple[tuple[Path, str, bool], ...] = ()
+    overlay: Overlay | None = None
     timeout: float | None = None
     """Seconds."""
     interactive: bool = False
@@ -233,10 +246,24 @@ class Toolbox:
     scans: Callable[[], ScanSource] = no_scans
     sandbox: Callable[[Path], AbstractContextManager[Runner]]
     """Takes an OCI layout (its only image) and gives a runner inside it."""
+    base_sandbox: "BaseSandbox"
+    """Takes an image and the places of its layers, and gives a runner inside it."""
     registry: "RegistryFactory"
     """Takes a repository (`HOST/NAME` or `oci:DIR`) and gives its registry."""
     daemon: Callable[[], Daemon | None] = no_daemon
     """Gives the reachable container engine; `None` when there is none."""
+
+
+class BaseSandbox(Protocol):
+    """Opens a sandbox in an image that is in no layout."""
+
+    def __call__(self, image: Image, blobs: Mapping[Digest, Path]) -> AbstractContextManager[Runner]:
+        """Give a runner inside `image`.
+
+        Raises:
+            BuildError: the machine cannot do it.
+
+        """
 
 
 class RegistryFactory(Protocol):

@@ -23,7 +23,7 @@ from lockyard.oci.image import Image
 from lockyard.oci.layout import read_layout
 from lockyard.oci.tar import Compression
 from lockyard.oci.values import Digest
-from lockyard.ports import Clock, Loaded, RunRequest, RunResult, Toolbox
+from lockyard.ports import BaseSandbox, Clock, Loaded, RunRequest, RunResult, Toolbox
 from lockyard.version import Version
 from support.effects import RecordingLog
 from support.packages import PLACEHOLDER, DirectorySource, Node, Package
@@ -82,6 +82,7 @@ class Site:
     sandbox: Sandbox
     log: RecordingLog
     environ: dict[str, str] = field(default_factory=dict)
+    base_sandbox: BaseSandbox | None = None
 
     @property
     def workspace(self) -> Workspace:
@@ -94,7 +95,8 @@ class Site:
 
         return Toolbox(
             log=self.log, clock=FixedClock(), environ=self.environ, cache_dir=self.cache, solver=absent,
-            packages=lambda: self.source, sandbox=self.sandbox, registry=absent,
+            packages=lambda: self.source, sandbox=self.sandbox, base_sandbox=self.base_sandbox or absent,
+            registry=absent,
         )  # fmt: skip
 
     def lock(self, packages: Mapping[str, tuple[Package, ...]], platform: str = "linux-64", **fields: str) -> None:
@@ -132,7 +134,9 @@ def make_site(tmp_path: Path) -> MakeSite:
         (root / "test" / "image").mkdir(parents=True)
         (root / "lockyard.toml").write_text('name = "site"\ntitle = "Site"\n')
         types = "".join(f'[variants.{item}]\ncompression = "{compression}"\n{variant}\n' for item in ("cpu", "gpu"))
-        (root / "template" / "v1" / "variants.toml").write_text(f'schema = 1\nchannels = ["file:channel"]\n{types}')
+        (root / "template" / "v1" / "variants.toml").write_text(
+            f'schema = 1\nchannels = ["file:channel"]\ncompile-pyc = false\n{types}'
+        )
         (root / "test" / "image" / "test_x.py").write_text("def test_one(): pass\n")
         (release / "dirs" / "etc" / "motd").write_text("hello\n")
         (release / "Dockerfile").write_text(DOCKERFILE)
@@ -285,6 +289,17 @@ def post_link(site: Site) -> None:
     site.lock({"cpu": (PYTHON, package)})
 
 
+def refused_script(site: Site) -> None:
+    post_link(site)
+    path = site.root / "template/v1/variants.toml"
+    path.write_text(path.read_text().replace("compile-pyc", 'post-link = "refuse"\ncompile-pyc'))
+
+
+def scratch_python(site: Site) -> None:
+    path = site.root / "template/v1/variants.toml"
+    path.write_text(path.read_text().replace("compile-pyc = false", "compile-pyc = true"))
+
+
 def bad_plan(site: Site) -> None:
     (site.root / RELEASE / "layers.json").write_text('{"schema": 1, "layers": {"tool": "a"}}')
 
@@ -296,7 +311,9 @@ def bad_plan(site: Site) -> None:
         (run_line, BuildError, rf"{RELEASE}/Dockerfile:7: RUN needs a container"),
         (classic, BuildError, rf"{RELEASE}/Dockerfile is a classic Dockerfile"),
         (stale, StaleLockError, "the lock of 1.0.0 is not current: cpu is stale"),
-        (post_link, BuildError, r"tool-1\.0-1 has a post-link script"),
+        (post_link, BuildError, "post-link scripts: the base scratch has no files, so no program runs in it"),
+        (refused_script, BuildError, r"tool-1\.0-1 has a post-link script, and variants.toml refuses it"),
+        (scratch_python, BuildError, "compiling Python modules: the base scratch has no files"),
         (bad_plan, ConfigError, r"layers\.json does not name pure, python"),
     ],
 )

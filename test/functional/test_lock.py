@@ -100,7 +100,7 @@ class Bench:
 
         return Toolbox(
             log=self.log, clock=Never(), environ=self.environ, cache_dir=self.root / "cache", solver=lambda: solver,
-            packages=no, sandbox=no, registry=no,
+            packages=no, sandbox=no, base_sandbox=no, registry=no,
         )  # fmt: skip
 
     def lock(self, solver: FakeSolver, version: str = "0.1.0", **options: Any) -> Mapping[str, Lock]:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lockyard.engines import sandbox
 from lockyard.engines.sandbox import open_sandbox
 from lockyard.errors import BuildError
 from lockyard.oci.layout import write_layout
-from lockyard.ports import Runner, RunRequest, RunResult
+from lockyard.ports import Overlay, Runner, RunRequest, RunResult
 from support.bases import open_base
 from support.demo import demo_base
 from support.effects import RecordingLog
@@ -118,6 +119,43 @@ def test_binds_are_read_only_unless_asked(runner: Runner, tmp_path: Path) -> Non
     assert "Read-only file system" in result.output
     assert (tmp_path / "in" / "file").read_text() == "given\n"
     assert (tmp_path / "out" / "file").read_text() == "yes\n"
+
+
+CHANGES = """
+umask 022
+cd /opt/tree
+echo new > new; mkdir made; echo x > made/file; ln -s ../new made/link
+rm gone; rm -r old-directory
+rm -r replaced; mkdir replaced; echo y > replaced/other
+echo more >> kept; chmod 700 mode; touch same
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    for path in ("kept", "gone", "mode", "same", "old-directory/a", "old-directory/b/c", "replaced/x", "untouched/y"):
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(f"{path}\n")
+    return tree
+
+
+def test_changes_of_an_overlay_come_back_as_a_layer_does(place: Path, tree: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    with open_sandbox(place / "layout", cache_dir=place / "cache", log=RecordingLog()) as runner:
+        overlay = Overlay(tree, "/opt/tree", tmp_path / "changes.tar")
+        assert sh(runner, CHANGES, overlay=overlay) == RunResult(0, "")
+    assert {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()} == before
+    with tarfile.open(tmp_path / "changes.tar") as archive:
+        found = {member.name: member for member in archive}
+        texts = {name: archive.extractfile(member) for name, member in found.items() if member.isfile()}
+        data = {name: stream.read().decode() for name, stream in texts.items() if stream is not None}
+    assert sorted(set(found) - {"same"}) == [
+        ".wh.gone", ".wh.old-directory", "kept", "made", "made/file", "made/link", "mode", "new", "replaced",
+        "replaced/.wh..wh..opq", "replaced/other",
+    ]  # fmt: skip
+    assert (data["kept"], data["new"], data["replaced/other"]) == ("kept\nmore\n", "new\n", "y\n")
+    assert (found["made/link"].linkname, found["mode"].mode) == ("../new", 0o700)
 
 
 def test_a_bind_is_not_put_through_a_link(runner: Runner, tmp_path: Path) -> None:

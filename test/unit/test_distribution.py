@@ -1,5 +1,7 @@
 """Configuration: parsed strictly, typos answered with the nearest name and the line."""
 
+import re
+
 import pytest
 
 from lockyard.distribution import parse_distribution, parse_line
@@ -77,3 +79,55 @@ def test_distribution() -> None:
         parse_distribution("[project]\n", source="pyproject.toml")
     with pytest.raises(ConfigError, match="lockyard.toml:1.*nam"):
         parse_distribution("nam = 'x'", source="lockyard.toml")
+
+
+SETTINGS = """\
+schema = 1
+owner = "5:6"
+activation = "none"
+[post-link]
+"gdk-*" = "skip"
+gdk-pixbuf = "run"
+[variants.cpu]
+[variants.gpu]
+owner = "1000:100"
+activation = "env"
+compile-pyc = false
+platforms = ["linux-64", "linux-aarch64"]
+post-link = { graphviz = "refuse" }
+[variants.gpu.platform.linux-aarch64]
+compile-pyc = true
+post-link = "skip"
+"""
+
+
+def test_settings_of_an_environment_are_the_platforms_then_the_variants_then_the_lines() -> None:
+    line = parse_line(SETTINGS, source="variants.toml")
+    cpu, gpu = line.settings("cpu", "linux-64"), line.settings("gpu", "linux-64")
+    arm = line.settings("gpu", "linux-aarch64")
+    assert [(item.owner, item.activation, item.compile_pyc) for item in (cpu, gpu, arm)] == [
+        ((5, 6), "none", True), ((1000, 100), "env", False), ((1000, 100), "env", True),
+    ]  # fmt: skip
+    names = ("gdk-pixbuf", "gdk-other", "graphviz", "else")
+    assert [cpu.post_link_of(name) for name in names] == ["run", "skip", "run", "run"]
+    assert [gpu.post_link_of(name) for name in names] == ["run", "skip", "refuse", "run"]
+    assert [arm.post_link_of(name) for name in names] == ["skip", "skip", "skip", "skip"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('owner = "5:6"', 'owner = "root"', "variants.toml:2: owner: 'root' is not UID:GID"),
+        ('owner = "1000:100"', 'owner = "1000"', "variants.toml:9: variants.gpu.owner: '1000' is not UID:GID"),
+        ('activation = "none"', 'activation = "shell"', "variants.toml:3: activation: Input should be 'env' or 'none'"),
+        (
+            "compile-pyc = false",
+            "compile-pyx = false",
+            "variants.toml:11: unknown key 'variants.gpu.compile-pyx'; did you mean 'compile-pyc'",
+        ),
+        ('"gdk-*" = "skip"', '"gdk-*" = "ignore"', "variants.toml:4: post-link: 'gdk-*': 'ignore' is neither"),
+    ],
+)
+def test_wrong_settings_name_the_line(old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_line(SETTINGS.replace(old, new), source="variants.toml")

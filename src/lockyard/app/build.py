@@ -18,6 +18,7 @@ from lockyard.app.workspace import Workspace, decode
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.distribution import EnvironmentArg, Line, Variant
 from lockyard.engines.native import NativeEngine
+from lockyard.engines.prepare import Preparer
 from lockyard.engines.request import BuildRequest, BuiltImage
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.cache import BlobCache
@@ -159,7 +160,11 @@ def _build(release: _Release, name: str, platform: str, lock: Lock) -> ImageResu
     packages = lock.packages(platform)
     fetched = toolbox.packages().fetch(packages, root=workspace.root)
     after_fetch = time.monotonic()
-    request = _request(release, name, platform, lock, fetched)
+    settings = release.line.settings(name, platform)
+    preparer = Preparer(
+        toolbox.cache_dir, toolbox.log, toolbox.base_sandbox, host=host_platform(machine_platform.machine())
+    )
+    request = preparer.prepare(_request(release, name, platform, lock, fetched), settings)
     built = NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log).build(request)
     layout = workspace.out_dir(release.version, name, platform)
     seconds = {"fetch": round(after_fetch - start, 3), "total": round(time.monotonic() - start, 3)}
@@ -193,7 +198,6 @@ def _request(
         base = open_base(toolbox, workspace, release.version, name, platform, created=created, executor=executor)
     place = release_dir(release.version)
     dockerfile = release.tree.get("Dockerfile")
-    uid, _, gid = line.owner.partition(":")
     return BuildRequest(
         version=release.version,
         image_type=name,
@@ -203,7 +207,7 @@ def _request(
         plan=release.plan,
         base=base,
         prefix=line.prefix,
-        owner=(int(uid), int(gid)),
+        owner=line.settings(name, platform).owner,
         created=created,
         title=workspace.distribution.title,
         specs=lock.specs,

@@ -23,6 +23,8 @@ from lockyard.ports import Daemon, Log, PackageSource, RegistryPort, Runner, Too
 if TYPE_CHECKING:
     from lockyard.cli.output import Color, LogFormat
     from lockyard.conda.solve import RattlerSolver
+    from lockyard.oci.image import Image
+    from lockyard.oci.values import Digest
     from lockyard.registry.credentials import DockerCredentials
     from lockyard.registry.ecr import EcrAccess
     from lockyard.registry.places import EcrPlace
@@ -87,6 +89,11 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
 
         return open_sandbox(layout, cache_dir=cache, log=log)
 
+    def base_sandbox(image: "Image", blobs: Mapping["Digest", Path]) -> AbstractContextManager[Runner]:
+        from lockyard.engines.sandbox import open_image
+
+        return open_image(image, blobs, cache_dir=cache, log=log)
+
     registry = RegistryOpener(log, environ)
 
     def daemon() -> Daemon | None:
@@ -104,6 +111,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
         index=solver,
         scans=lambda: registry,
         sandbox=sandbox,
+        base_sandbox=base_sandbox,
         registry=registry,
         daemon=daemon,
     )

@@ -1,9 +1,9 @@
 """The first process of a sandbox: makes the root, then runs the command. Run as a script, in new namespaces, by `sandbox`.
 
 It needs nothing but the standard library and takes one argument, the path of a JSON file:
-`rootfs`, `scratch` (an empty directory), `binds` (`[source, target, writable]`), `writable`, `argv`, `env`, `workdir`,
-`uid`, `gid`, `user_namespace` (whether it is root only in its own user namespace). Mounts live in its own mount namespace and end
-with it. A failure before the command is one line on stderr that begins with `lockyard-sandbox:`, exit code 125.
+`rootfs`, `scratch` (an empty directory), `binds` (`[source, target, writable]`), `overlay` (`[source, target, tar]` or null),
+`writable`, `argv`, `env`, `workdir`, `uid`, `gid`, `user_namespace` (whether it is root only in its own user namespace). Mounts
+live in its own mount namespace and end with it. A failure before the command is one line on stderr that begins with `lockyard-sandbox:`, exit code 125.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import socket
 import stat
 import struct
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def main(path: str) -> int:
     """Make the root, run the command, return its exit code."""
     spec = json.loads(Path(path).read_text())
     try:
-        _make_root(spec)
+        changes = _make_root(spec)
     except OSError as error:
         sys.stderr.write(f"{MARK} {error.filename or 'the root'}: {error.strerror}\n")
         return FAILED
@@ -55,10 +56,13 @@ def main(path: str) -> int:
     while True:
         pid, status = os.wait()
         if pid == child:
+            if changes is not None:
+                _export(*changes)
             return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 
-def _make_root(spec: dict[str, Any]) -> None:
+def _make_root(spec: dict[str, Any]) -> tuple[int, int] | None:
+    """Mount everything; return the opened directory of the overlay's changes and the file that they go to."""
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     scratch = spec["scratch"]
     _mount("tmpfs", scratch, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755")
@@ -72,6 +76,7 @@ def _make_root(spec: dict[str, Any]) -> None:
     _system(root)
     for source, target, writable in spec["binds"]:
         _bind(source, root, target, writable=writable)
+    changes = _laid_over(root, *spec["overlay"]) if spec["overlay"] else None
     with contextlib.suppress(OSError):
         socket.sethostname("lockyard")
     _loopback()
@@ -80,13 +85,67 @@ def _make_root(spec: dict[str, Any]) -> None:
     _mount(".", "/", None, _MS_MOVE)
     os.chroot(".")
     os.chdir("/")
+    return changes
 
 
-def _overlay(root: str) -> bool:
-    """Lay a writable layer, in memory, over the read-only root; `False` where the kernel does not allow that."""
+def _laid_over(root: str, source: str, target: str, tar: str) -> tuple[int, int]:
+    """Show `source` at `target` with a writable layer over it; the working directory is the scratch one."""
+    for name in ("tree", "tree-upper", "tree-work"):
+        Path(name).mkdir()
+    _mount(source, "tree", None, _MS_BIND)
+    place = _place(root, target, directory=True)
+    if not _overlay(place, "tree"):
+        raise OSError(0, "this kernel has no overlay file system for this user", target)
+    handle = os.open(tar, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    return os.open("tree-upper", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), handle
+
+
+def _export(upper: int, handle: int) -> None:
+    """Write the changes as a tar with the whiteouts of the OCI Image Specification, `layer.md`."""
+    with (
+        os.fdopen(handle, "wb") as out,
+        tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT) as archive,
+    ):
+        for directory, names, files, here in os.fwalk(".", dir_fd=upper):
+            place = "" if directory == "." else directory.removeprefix("./") + "/"
+            if any(_is_opaque(here, name) for name in ("trusted.overlay.opaque", "user.overlay.opaque")):
+                archive.addfile(tarfile.TarInfo(f"{place}.wh..wh..opq"))
+            for name in (*names, *files):
+                _export_one(archive, here, place, name)
+
+
+def _is_opaque(directory: int, attribute: str) -> bool:
+    try:
+        return os.getxattr(directory, attribute) == b"y"
+    except OSError:
+        return False
+
+
+def _export_one(archive: tarfile.TarFile, directory: int, place: str, name: str) -> None:
+    found = os.lstat(name, dir_fd=directory)
+    member = tarfile.TarInfo(place + name)
+    member.mode = stat.S_IMODE(found.st_mode)
+    if stat.S_ISREG(found.st_mode):
+        member.size = found.st_size
+        with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory), "rb") as data:
+            archive.addfile(member, data)
+        return
+    if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+        member = tarfile.TarInfo(f"{place}.wh.{name}")
+    elif stat.S_ISLNK(found.st_mode):
+        member.type, member.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=directory)
+    else:
+        member.type = tarfile.DIRTYPE if stat.S_ISDIR(found.st_mode) else tarfile.FIFOTYPE
+    archive.addfile(member)
+
+
+def _overlay(root: str, lower: str = "") -> bool:
+    """Lay a writable layer, in memory, over a read-only directory; `False` where the kernel does not allow that."""
+    upper, work = (f"{lower}-{name}" if lower else name for name in ("upper", "work"))
     for more in ("", ",userxattr"):
         try:
-            _mount("overlay", root, "overlay", 0, f"lowerdir=lower,upperdir=upper,workdir=work{more}")
+            options = f"lowerdir={lower or 'lower'},upperdir={upper},workdir={work}{more}"
+            _mount("overlay", root, "overlay", 0, options)
         except OSError:
             continue
         return True

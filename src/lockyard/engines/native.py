@@ -23,7 +23,6 @@ from lockyard.oci.tar import Entry, LayerBlob, Sink, compressor_id, write_layer
 from lockyard.oci.values import Digest
 from lockyard.ports import Log
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHOWN_CLOBBERS = 10
 
 
@@ -94,7 +93,7 @@ class _Job:
                 for name, packages in groups.items()
             ]
             layers = [job.result() for job in jobs]
-        return (*layers, self._history())
+        return (*layers, self._history(), *self._scripted())
 
     def _place(self) -> dict[str, _Placed]:
         packages = self.request.packages
@@ -124,7 +123,9 @@ class _Job:
 
         def entries() -> Iterator[Entry]:
             for item in packages:
-                yield from self.linker.entries(item.manifest, item.places, item.reader)
+                found = self.request.compiled.get(_package(item).dist)
+                compiled = found.modules() if found is not None else ()
+                yield from self.linker.entries(item.manifest, item.places, item.reader, compiled)
 
         built = self._layer(name, key, comment, entries, tuple(_package(item).dist for item in packages))
         advance(1)
@@ -134,7 +135,9 @@ class _Job:
         package = _package(item)
         moved = {path: place for path, place in item.places.items() if path != place}
         python = dataclasses.astuple(self.python) if self.python and package.noarch == "python" else None
-        return {"record": dataclasses.asdict(package), "moved": moved, "python": python}
+        compiled = self.request.compiled.get(package.dist)
+        pyc = {"pyc": compiled.key} if compiled is not None else {}
+        return {"record": dataclasses.asdict(package), "moved": moved, "python": python, **pyc}
 
     def _history(self) -> BuiltLayer:
         when = self.request.created.replace("T", " ").removesuffix("Z")
@@ -145,6 +148,17 @@ class _Job:
             "compressor": self.compressor, "linking": LINKING_VERSION,
         }  # fmt: skip
         return self._layer("history", key, "environment history", lambda: iter((entry,)))
+
+    def _scripted(self) -> Iterator[BuiltLayer]:
+        """Make the layer of what post-link scripts changed."""
+        scripted = self.request.scripted
+        if scripted is not None and scripted.entries:
+            key = {
+                "scripted": scripted.digest, "prefix": self.request.prefix, "owner": self.request.owner,
+                "compressor": self.compressor, "linking": LINKING_VERSION,
+            }  # fmt: skip
+            comment = "post-link scripts: " + ", ".join(scripted.packages)
+            yield self._layer("post-link", key, comment, lambda: scripted.entries)
 
     def _layer(
         self,
@@ -224,13 +238,12 @@ class _Job:
 def environment_image(request: BuildRequest, layers: Iterable[Layer]) -> Image:
     """Return the environment image: the base with the layers on top and the default configuration.
 
-    `PATH` begins with the environment, `CONDA_PREFIX` names it (activation scripts are not run); labels say what the
+    `PATH` begins with the environment, `CONDA_PREFIX` names it, the variables of activation follow; labels say what the
     image is. Of the base's labels those of the OCI annotations' name space go: they speak of the base.
     """
     base = request.base
     environment = dict(item.split("=", 1) for item in base.image.runtime.get("Env") or ())
-    environment["PATH"] = f"{request.prefix}/bin:{environment.get('PATH') or DEFAULT_PATH}"
-    environment["CONDA_PREFIX"] = request.prefix
+    environment |= {"PATH": request.path, "CONDA_PREFIX": request.prefix, **request.activation}
     old = base.image.runtime.get("Labels") or {}
     labels = {key: value for key, value in old.items() if not key.startswith("org.opencontainers.image.")}
     labels |= {

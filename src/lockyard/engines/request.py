@@ -8,11 +8,14 @@ from typing import Any, Protocol
 from lockyard.conda.lock import LockedPackage
 from lockyard.oci.image import Image, Layer
 from lockyard.oci.layering import LayerPlan
-from lockyard.oci.tar import Compression, LayerBlob, Sink
+from lockyard.oci.linking import Module
+from lockyard.oci.tar import Compression, Entry, LayerBlob, Sink
 from lockyard.oci.values import Digest
 from lockyard.ports import FetchedPackage
 from lockyard.tree import Tree
 from lockyard.version import Version
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,26 @@ class CachedLayer(Protocol):
         """Whether this run made it."""
 
 
+class CompiledModules(Protocol):
+    """The compiled Python modules of one package."""
+
+    @property
+    def key(self) -> str:
+        """What they depend on."""
+
+    def modules(self) -> tuple[Module, ...]:
+        """Read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedChanges:
+    """What post-link scripts changed: the digest of it all, the packages (`NAME VERSION`), the entries of a layer."""
+
+    digest: str
+    packages: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+
 class LayerCache(Protocol):
     """Finished layers by content key."""
 
@@ -59,6 +82,7 @@ class BuildRequest:
     `packages` are in install order and all in `fetched` (by `dist`). `prefix` is absolute, `owner` is (uid, gid).
     `created` is an RFC 3339 time. `dockerfile` is the text of the release's Dockerfile, `None` for the environment
     image alone, `dockerfile_name` its path for messages, `context` the files beside it, `args` its build arguments.
+    `compiled` (by `dist`), `scripted` and `activation` (variables of the image) are what a `Preparer` made.
     """
 
     version: Version
@@ -79,6 +103,15 @@ class BuildRequest:
     context: Tree = field(default_factory=Tree)
     args: Mapping[str, str] = field(default_factory=dict)
     workers: int = 2
+    compiled: Mapping[str, CompiledModules] = field(default_factory=dict)
+    scripted: ScriptedChanges | None = None
+    activation: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The image's PATH: the environment's programs, then the base's."""
+        base = dict(item.split("=", 1) for item in self.base.image.runtime.get("Env") or ())
+        return f"{self.prefix}/bin:{base.get('PATH') or DEFAULT_PATH}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lockyard import fs, process
 from lockyard.engines import inside
 from lockyard.errors import BuildError
 from lockyard.oci.image import Image, load_image, verified
-from lockyard.oci.values import Descriptor
+from lockyard.oci.values import Descriptor, Digest
 from lockyard.ports import Log, Runner, RunRequest, RunResult
 from lockyard.unpack import unpack_layers
 
@@ -40,15 +40,30 @@ def open_sandbox(layout: Path, *, cache_dir: Path, log: Log, writable: bool = Tr
         BuildError: the machine cannot do it (one line, with what to install or allow), or the layout is malformed.
 
     """
+    image = _load(layout)
+    blobs = {layer.descriptor.digest: _blob(layout, layer.descriptor) for layer in image.layers}
+    with open_image(image, blobs, cache_dir=cache_dir, log=log, writable=writable) as runner:
+        yield runner
+
+
+@contextlib.contextmanager
+def open_image(
+    image: Image, blobs: Mapping[Digest, Path], *, cache_dir: Path, log: Log, writable: bool = True
+) -> Iterator[Runner]:
+    """Give a runner inside an image whose layers are at `blobs`, as `open_sandbox` does.
+
+    Raises:
+        BuildError: the machine cannot do it, or a layer is missing.
+
+    """
     argv = _namespaces()
     _probe(argv)
-    image = _load(layout)
     place = cache_dir.absolute() / "rootfs" / "v1"
     name = image.digest.hex if os.geteuid() == 0 else f"{image.digest.hex}.user"
     with _in_use(place, name), fs.temporary_directory(place, "run") as scratch:
         if not (place / name).is_dir():
             log.info(f"unpacking the image once for the sandbox: {len(image.layers)} layers")
-            _unpack(image, layout, place, name)
+            _unpack(image, blobs, place, name)
         os.utime(place / name)
         _prune(place)
         yield Sandbox(image, place / name, scratch, argv, writable=writable)
@@ -82,6 +97,7 @@ class Sandbox:
                     [str(source.absolute()), target, writable]
                     for source, target, writable in (*request.binds, *self._names(request))
                 ],
+                "overlay": _overlay(request),
                 "argv": list(request.argv),
                 "env": {"PATH": process.PATH, "HOME": home, **image_env, **request.env},
                 "workdir": request.workdir or self._runtime.get("WorkingDir") or "/",
@@ -129,6 +145,12 @@ class Sandbox:
         return uid, gid, home or ("/root" if uid == 0 else "/")
 
 
+def _overlay(request: RunRequest) -> list[str] | None:
+    if request.overlay is None:
+        return None
+    return [str(request.overlay.source.absolute()), request.overlay.target, str(request.overlay.changes.absolute())]
+
+
 def _namespaces() -> tuple[str, ...]:
     """Return the command that starts another one in new namespaces and ends it when this process ends."""
     unshare = process.find("unshare")
@@ -165,8 +187,8 @@ def _blob(layout: Path, descriptor: Descriptor) -> Path:
     return layout / "blobs" / "sha256" / descriptor.digest.hex
 
 
-def _unpack(image: Image, layout: Path, place: Path, name: str) -> None:
-    layers = [(layer, _blob(layout, layer.descriptor)) for layer in image.layers]
+def _unpack(image: Image, blobs: Mapping[Digest, Path], place: Path, name: str) -> None:
+    layers = [(layer, blobs[layer.descriptor.digest]) for layer in image.layers]
     missing = [str(path) for _, path in layers if not path.is_file()]
     if missing:
         raise BuildError(f"{missing[0]} is missing", hint="build the image again")

@@ -117,7 +117,7 @@ def read_manifest(package: LockedPackage, reader: PackageReader, python: Python 
 
     Raises:
         HashMismatchError: the directory is not that of the package.
-        BuildError: the package is malformed, has link scripts, leaves the prefix, or needs a Python that is not there.
+        BuildError: the package is malformed, leaves the prefix, or needs a Python that is not there.
 
     """
     index = _json(package, reader, "info/index.json") or {}
@@ -125,12 +125,6 @@ def read_manifest(package: LockedPackage, reader: PackageReader, python: Python 
     if stated != (package.name, package.version, package.build):
         raise HashMismatchError(f"the package cache has {'-'.join(stated)} in the place of {package.dist}")
     paths = _paths(package, reader)
-    scripts = [path.source for path in paths if path.source == f"bin/.{package.name}-post-link.sh"]
-    if scripts:
-        raise BuildError(
-            f"{package.dist} has a post-link script ({scripts[0]}), which this version does not run",
-            hint=f"keep {package.name} out of the environment, or use a build of it without the script",
-        )
     targets: dict[str, PackagePath | EntryPoint] = {}
     if index.get("noarch") == "python":
         if python is None:

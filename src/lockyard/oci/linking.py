@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,17 @@ if __name__ == '__main__':
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A compiled Python module: its path in the prefix, that of its source, its bytes, which `chunks` checks."""
+
+    path: str
+    source: str
+    size: int
+    sha256: str
+    chunks: Callable[[], Iterable[bytes]]
+
+
 @dataclass
 class _Linked:
     """A file on its way: its tar entry, and the `paths_data` record that is complete once the entry is written."""
@@ -53,10 +64,13 @@ class Linker:
     gid: int = 0
     python: Python | None = None
 
-    def entries(self, manifest: Manifest, places: Mapping[str, str], reader: PackageReader) -> Iterator[Entry]:
+    def entries(
+        self, manifest: Manifest, places: Mapping[str, str], reader: PackageReader, compiled: Iterable[Module] = ()
+    ) -> Iterator[Entry]:
         """Give the files of a package and its `conda-meta` record, without their parent directories.
 
-        The bytes are checked against `paths.json` while they are read.
+        The bytes are checked against `paths.json` while they are read. `compiled` modules come with their package, except
+        those whose source another package has replaced.
 
         Raises:
             HashMismatchError: a file is not what the package says.
@@ -75,6 +89,17 @@ class Linker:
             if linked.record:
                 record = {"_path": place, **linked.record}
                 records.append({**record, "original_path": target} if place != target else record)
+        for module in compiled:
+            if places[module.source] != module.source:
+                continue
+            path = self._path(module.path)
+            yield Entry(path, "file", 0o644, self.uid, self.gid, EPOCH, module.size, chunks=module.chunks)
+            records.append(
+                {
+                    "_path": module.path, "path_type": "pyc_file", "sha256_in_prefix": module.sha256,
+                    "size_in_bytes": module.size,
+                }
+            )  # fmt: skip
         records.sort(key=lambda record: record["_path"].split("/"))
         body = _pretty(_prefix_record(manifest.package, records))
         yield self._regular(f"conda-meta/{manifest.package.dist}.json", body, 0o644)

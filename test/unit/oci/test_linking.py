@@ -124,13 +124,6 @@ def test_a_package_is_not_read_through_its_links(tmp_path: Path) -> None:
         reader.read("dir")
 
 
-def test_link_scripts_are_refused(tmp_path: Path) -> None:
-    package = Package("a", files={"bin/.a-post-link.sh": Node(b"#!/bin/sh\n", 0o755)})
-    with pytest.raises(BuildError, match=r"a-1\.0-0 has a post-link script") as error:
-        manifest(package, tmp_path)
-    assert "a" in (error.value.hint or "")
-
-
 def test_noarch_python_needs_python(tmp_path: Path) -> None:
     package = Package("a", noarch="python", files={"site-packages/a.py": Node(b"")}, entry_points=["a = a:main"])
     with pytest.raises(BuildError, match="has no python"):

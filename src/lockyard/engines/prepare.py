@@ -1,0 +1,264 @@
+"""What an image needs beyond its packages' files, effects: post-link scripts, activation, compiled Python modules.
+
+All of it is made in the sandbox, over the base and a private copy of the environment, and kept in the cache by what went in:
+`environments/v1/HEX/` holds `record.json` and `changes.tar`, `pyc/v1/HEX` the compiled modules of one package.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lockyard import fs
+from lockyard.conda.lock import LockedPackage
+from lockyard.distribution import EnvironmentSettings
+from lockyard.engines import bytecode, scripts
+from lockyard.engines.changes import Changes, entries, joined, read_changes
+from lockyard.engines.materialise import PlacedPackage, materialise
+from lockyard.engines.request import BuildRequest, ScriptedChanges
+from lockyard.errors import BuildError
+from lockyard.extracted import DirectoryReader
+from lockyard.oci.contents import Python, read_manifest, resolve
+from lockyard.oci.image import Image, canonical_json
+from lockyard.oci.linking import LINKING_VERSION, Linker
+from lockyard.oci.tar import write_tar
+from lockyard.oci.values import Digest
+from lockyard.ports import BaseSandbox, Log
+
+SCHEMA = 1
+_LEAVE_OUT = "or leave it out in variants.toml: {}"
+
+
+class Preparer:
+    """Completes build requests; `host` is the conda subdir whose programs run on this machine."""
+
+    def __init__(self, cache_dir: Path, log: Log, sandbox: BaseSandbox, *, host: str) -> None:
+        self._environments = cache_dir / "environments" / "v1"
+        self._compiled = cache_dir / "pyc" / "v1"
+        self._log = log
+        self._sandbox = sandbox
+        self._host = host
+
+    def prepare(self, request: BuildRequest, settings: EnvironmentSettings) -> BuildRequest:
+        """Return the request with what the settings ask for.
+
+        Raises:
+            BuildError: a script is refused, fails or does not repeat, or nothing can be run on this machine.
+
+        """
+        request = self._scripts(request, settings)
+        return self._modules(request) if settings.compile_pyc else request
+
+    def _scripts(self, request: BuildRequest, settings: EnvironmentSettings) -> BuildRequest:
+        running = self._running(request, settings)
+        active = settings.activation == "env" and any(
+            (item.directory / "etc/conda" / name).is_dir()
+            for item in request.fetched.values()
+            for name in ("activate.d", "env_vars.d")
+        )
+        if not running and not active:
+            return request
+        place = self._environments / self._key(request, running, settings).hex
+        found = _read(place)
+        if found is None:
+            self._make(request, running, settings, place, active=active)
+            found = _read(place)
+        if found is None:
+            raise BuildError(f"{place} was changed by somebody else", hint="build again")
+        record, changes = found
+        scripted = ScriptedChanges(
+            record["changes"],
+            tuple(f"{package.name} {package.version}" for package in running),
+            tuple(entries(changes, request.prefix, request.owner)),
+        )
+        return dataclasses.replace(request, activation=record["activation"], scripted=scripted)
+
+    def _running(self, request: BuildRequest, settings: EnvironmentSettings) -> tuple[LockedPackage, ...]:
+        """Return the packages whose post-link scripts run, in install order."""
+        running = []
+        for package in request.packages:
+            reader = DirectoryReader(request.fetched[package.dist].directory)
+            if reader.stat(f"bin/.{package.name}-pre-link.sh") is not None:
+                self._log.warning(f"{package.dist}: its pre-link script is not run; no installer runs them any more")
+            if reader.stat(scripts.script_path(package.name)) is None:
+                continue
+            answer = settings.post_link_of(package.name)
+            if answer == "refuse":
+                raise BuildError(
+                    f"{package.dist} has a post-link script, and variants.toml refuses it",
+                    hint=f'allow it: post-link = {{ {package.name} = "run" }}',
+                )
+            if answer == "skip":
+                self._log.info(f"{package.dist}: its post-link script is skipped")
+            else:
+                running.append(package)
+        return tuple(running)
+
+    def _key(self, request: BuildRequest, running: Sequence[LockedPackage], settings: EnvironmentSettings) -> Digest:
+        """Return what the outcome depends on: every file of the environment and of the base."""
+        value = {
+            "schema": SCHEMA,
+            "versions": [LINKING_VERSION, scripts.SCRIPTS_VERSION],
+            "packages": [dataclasses.asdict(package) for package in request.packages],
+            "base": [str(layer.diff_id) for layer in request.base.image.layers],
+            "env": list(request.base.image.runtime.get("Env") or ()),
+            "prefix": request.prefix,
+            "activation": settings.activation,
+            "scripts": [package.dist for package in running],
+        }
+        return Digest.of(canonical_json(value))
+
+    def _make(
+        self,
+        request: BuildRequest,
+        running: Sequence[LockedPackage],
+        settings: EnvironmentSettings,
+        place: Path,
+        *,
+        active: bool,
+    ) -> None:
+        wanted = (("post-link scripts", bool(running)), ("activation", active))
+        what = " and ".join(text for text, there in wanted if there)
+        self._log.step(f"running {what} in the sandbox")
+        self._must_run(request, what, 'post-link = "skip", activation = "none"')
+        placed, linker = _placed(request, request.packages)
+        steps: list[Changes] = []
+        variables: dict[str, str] = {}
+        with fs.temporary_directory(self._environments) as stage:
+            (stage / "tree").mkdir()
+            materialise(placed, linker, stage / "tree")
+            tree = stage / "tree" / request.prefix.lstrip("/")
+            with self._sandbox(_as_root(request), request.base.blobs) as runner:
+                for package in running:
+                    self._log.detail(f"post-link script of {package.dist}")
+                    steps.append(
+                        scripts.post_link(runner, package, tree=tree, prefix=request.prefix, work=stage, log=self._log)
+                    )
+                if settings.activation == "env":
+                    variables = scripts.activation(
+                        runner, tree=tree, prefix=request.prefix, path=request.path, work=stage
+                    )
+            _write(stage / "result", joined(steps, _with_parents(placed)), variables)
+            shutil.rmtree(place, ignore_errors=True)
+            (stage / "result").rename(place)
+
+    def _must_run(self, request: BuildRequest, what: str, setting: str) -> None:
+        if request.platform not in {self._host, "noarch"}:
+            raise BuildError(
+                f"{what}: programs of {request.platform} do not run on this {self._host} machine",
+                hint=f"build on such a machine, {_LEAVE_OUT.format(setting)} "
+                f"([variants.{request.image_type}.platform.{request.platform}])",
+            )
+        if not request.base.image.layers:
+            raise BuildError(
+                f"{what}: the base {request.base.reference} has no files, so no program runs in it",
+                hint=f"use a base with a shell and a C library, {_LEAVE_OUT.format(setting)}",
+            )
+
+    def _modules(self, request: BuildRequest) -> BuildRequest:
+        """Compile the modules of all packages whose compiled modules are not in the cache."""
+        python = next((package for package in request.packages if package.name == "python"), None)
+        settings = Python.of(request.packages)
+        if python is None or settings is None:
+            return request
+        names = {package.dist: bytecode.key(package, python, settings, request.prefix) for package in request.packages}
+        missing = [item for item in request.packages if not (self._compiled / names[item.dist]).is_file()]
+        if missing:
+            self._compile(request, settings, missing, names)
+        compiled = {dist: bytecode.Pack(self._compiled / name, name) for dist, name in names.items()}
+        return dataclasses.replace(request, compiled=compiled)
+
+    def _compile(
+        self, request: BuildRequest, python: Python, missing: Sequence[LockedPackage], names: Mapping[str, str]
+    ) -> None:
+        jobs = [
+            bytecode.job(
+                read_manifest(package, DirectoryReader(request.fetched[package.dist].directory), python), python
+            )
+            for package in missing
+        ]
+        todo = [job for job in jobs if job.modules]
+        for job in jobs:
+            if not job.modules:
+                bytecode.write_pack(self._compiled / names[job.manifest.package.dist], {})
+        if not todo:
+            return
+        self._log.step(f"compiling the Python modules of {len(todo)} packages")
+        self._must_run(request, "compiling Python modules", "compile-pyc = false")
+        needed = bytecode.closure("python", request.packages)
+        with fs.temporary_directory(self._compiled) as stage:
+            for name in ("tree", "sources"):
+                (stage / name).mkdir()
+            placed, linker = _placed(request, [package for package in request.packages if package.name in needed])
+            materialise(placed, linker, stage / "tree")
+            for number, job in enumerate(todo):
+                own = PlacedPackage(
+                    job.manifest, {path: path for path in job.manifest.targets},
+                    request.fetched[job.manifest.package.dist].directory,
+                )  # fmt: skip
+                (stage / "sources" / str(number)).mkdir()
+                wanted = {f"/{module}" for module in job.modules}
+                materialise([own], linker, stage / "sources" / str(number), wanted.__contains__)
+            with self._sandbox(_as_root(request), request.base.blobs) as runner:
+                results = bytecode.compile_modules(
+                    runner, todo, sources=stage / "sources", tree=stage / "tree" / request.prefix.lstrip("/"),
+                    prefix=request.prefix, python=python, work=stage, workers=request.workers,
+                )  # fmt: skip
+            failed = sum(len(job.modules) - len(result) for job, result in zip(todo, results, strict=True))
+            if failed:
+                self._log.detail(f"{failed} files are no valid modules of this Python; they stay as they are")
+            for job, result in zip(todo, results, strict=True):
+                bytecode.write_pack(self._compiled / names[job.manifest.package.dist], result)
+
+
+def _as_root(request: BuildRequest) -> Image:
+    """Return the base, run as root whatever user it has."""
+    image = request.base.image
+    return image.with_config(User="0") if image.runtime.get("User") else image
+
+
+def _placed(request: BuildRequest, packages: Sequence[LockedPackage]) -> tuple[list[PlacedPackage], Linker]:
+    python = Python.of(request.packages)
+    directories = [request.fetched[package.dist].directory for package in packages]
+    manifests = [
+        read_manifest(package, DirectoryReader(directory), python)
+        for package, directory in zip(packages, directories, strict=True)
+    ]
+    places, _ = resolve(manifests)
+    placed = [PlacedPackage(*item) for item in zip(manifests, places, directories, strict=True)]
+    return placed, Linker(request.prefix, *request.owner, python)
+
+
+def _with_parents(placed: Sequence[PlacedPackage]) -> frozenset[str]:
+    """Return all paths of packages and the directories above them."""
+    paths: set[str] = set()
+    for package in placed:
+        for place in package.places.values():
+            path = place
+            while path and path not in paths:
+                paths.add(path)
+                path = path.rpartition("/")[0]
+    return frozenset(paths)
+
+
+def _write(place: Path, changes: Changes, variables: Mapping[str, str]) -> None:
+    place.mkdir(mode=0o755)
+    with (place / "changes.tar").open("xb") as out:
+        write_tar(entries(changes, "", (0, 0)), out.write)
+    data = (place / "changes.tar").read_bytes()
+    record = {"schema": SCHEMA, "activation": dict(variables), "changes": str(Digest.of(data))}
+    fs.atomic_write(place / "record.json", canonical_json(record))
+
+
+def _read(place: Path) -> tuple[dict[str, Any], Changes] | None:
+    """Return what is in the cache, `None` for nothing or something else."""
+    try:
+        record: dict[str, Any] = json.loads(fs.read_file(place / "record.json") or b"{}")
+        tar = place / "changes.tar"
+        if record.get("schema") != SCHEMA or str(Digest.of(tar.read_bytes())) != record["changes"]:
+            return None
+    except (ValueError, KeyError, FileNotFoundError):
+        return None
+    return record, read_changes(tar)
