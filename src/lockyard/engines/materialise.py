@@ -45,7 +45,7 @@ def materialise(
             else None
             for item in package.manifest.targets.values()
         ]
-        start = len(linker.prefix)
+        start = len(linker.prefix.lstrip("/")) + 1
         found = linker.entries(package.manifest, package.places, DirectoryReader(package.directory))
         for entry, source in zip(found, (*sources, None), strict=True):
             if wanted(os.fsdecode(entry.path)[start:]):

@@ -199,7 +199,7 @@ class Preparer:
                     request.fetched[job.manifest.package.dist].directory,
                 )  # fmt: skip
                 (stage / "sources" / str(number)).mkdir()
-                wanted = {f"/{module}" for module in job.modules}
+                wanted = set(job.modules)
                 materialise([own], linker, stage / "sources" / str(number), wanted.__contains__)
             with self._sandbox(_as_root(request), request.base.blobs) as runner:
                 results = bytecode.compile_modules(
