@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+import platform as machine_platform
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from lockyard.app.lock import current_locks, lock_release, lock_status
 from lockyard.app.testing import run_image_tests
 from lockyard.app.texts import write_texts_after
 from lockyard.app.workspace import Workspace, decode
+from lockyard.checks.plan import host_platform
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.distribution import EnvironmentArg, Line, Variant
 from lockyard.engines.native import NativeEngine
