@@ -12,11 +12,16 @@ from pathlib import Path
 import click
 
 from lockyard import errors
+from lockyard.artifacts.template import CONTEXT
 from lockyard.cli.root import INTERRUPTED, SECTIONS, root_command
-from lockyard.distribution import Distribution, Line
+from lockyard.conda.bounds import SHAPES, solver_spec, upper_bound
+from lockyard.conda.spec import Spec
+from lockyard.distribution import Distribution, Line, Policy
+from lockyard.version import Bump
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+BEGIN, END = "<!-- The table is written by `make docs`. -->\n\n", "<!-- end of the table -->\n"
 NOTE = "<!-- Written by `make docs`; a test keeps it equal to the code. -->\n\n"
 
 
@@ -68,11 +73,49 @@ def schema(model: type[Distribution | Line]) -> str:
     return json.dumps(model.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"
 
 
+def shapes() -> str:
+    """Return the table of version shapes: what each bump and policy makes of an installed version."""
+    columns: tuple[tuple[Bump, Policy], ...] = (
+        (Bump.PATCH, "semver"),
+        (Bump.MINOR, "semver"),
+        (Bump.MINOR, "pythonesque"),
+        (Bump.PATCH, "calver"),
+    )
+    heads = " | ".join(f"{part}, `{policy}`" for part, policy in columns)
+    lines = [
+        f"| shape | installed | {heads} | the solver is asked, patch | why |\n",
+        f"|---|---|{'---|' * len(columns)}---|---|\n",
+    ]
+    for shape, installed, why in SHAPES:
+        bounds = [upper_bound(installed, part, policy) for part, policy in columns]
+        asked = solver_spec(Spec(name="a", version=f">={installed},<{bounds[0]}")).version
+        cells = " | ".join(f"`<{bound}`" if bound else "none" for bound in bounds)
+        lines.append(f"| {shape} | `{installed}` | {cells} | `{asked}` | {why} |\n")
+    return "".join(lines)
+
+
+def context() -> str:
+    """Return the table of names that a template knows."""
+    return "".join(["| name | meaning |\n|---|---|\n", *(f"| `{name}` | {text} |\n" for name, text in CONTEXT.items())])
+
+
+def with_table(page: str, table: str) -> str:
+    """Return a page of `docs/reference/` with its generated table as it must be."""
+    text = (REFERENCE / page).read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"docs/reference/{page} has no {BEGIN.strip()} … {END.strip()}")
+    return f"{before}{begin}{table}\n{end}{after}"
+
+
 def pages() -> dict[Path, str]:
     """Return every generated file."""
     return {
         REFERENCE / "commands.md": commands(),
         REFERENCE / "exit-codes.md": exit_codes(),
+        REFERENCE / "templates.md": with_table("templates.md", context()),
+        REFERENCE / "version-bounds.md": with_table("version-bounds.md", shapes()),
         REFERENCE / "lockyard.schema.json": schema(Distribution),
         REFERENCE / "variants.schema.json": schema(Line),
     }

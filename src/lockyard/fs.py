@@ -62,6 +62,16 @@ def read_tree(directory: Path, *, skip: Callable[[str], bool] | None = None) -> 
     return Tree(files)
 
 
+def names(directory: Path) -> tuple[str, ...]:
+    """Return the names in a directory, sorted; none when it is not there."""
+    return tuple(name for name, _ in _walk(directory, ""))
+
+
+def subdirectories(directory: Path) -> tuple[Path, ...]:
+    """Return the directories in a directory, sorted by name; none when it is not there."""
+    return tuple(directory / name for name, entry in _walk(directory, "") if entry.is_dir())
+
+
 def write_tree(tree: Tree, target: Path, *, keep: Collection[str] = ()) -> None:
     """Replace the directory `target` by `tree` as one step.
 

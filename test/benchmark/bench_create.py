@@ -1,4 +1,4 @@
-"""`create` on a real release with 946 packages, against an interpreter that does nothing.
+"""`create` on a real release with 946 packages, among 164 releases, against an interpreter that does nothing.
 
 The goal is at most 0.25 s and 60 MB over the bare interpreter, with no daemon and no network.
 """
@@ -9,22 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
 from support.bench import ROOT, Command, measure, report
-from support.releases import write_distribution
-from support.upstream import upstream_texts
+from support.upstream import upstream_distribution
 
 BASE, TARGET = Version(2, 14, 10), Version(2, 14, 11)
-VARIANTS = "schema = 1\n[variants.cpu]\n[variants.gpu]\nargs = { CUDA_MAJOR_MINOR_VERSION = '12.6' }\n"
 
 
 def test_create(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = f"{release_dir(BASE)}/"
-    files = {path.removeprefix(place): text for path, text in upstream_texts().items() if path.startswith(place)}
-    tree = Tree({path: File.text(text) for path, text in files.items() if path.endswith((".in", ".out"))})
-    root = write_distribution(tmp_path / "upstream", {str(BASE): tree}, variants=VARIANTS)
-    counts = [files[f"{name}.env.out"].count("\nhttp") for name in ("cpu", "gpu")]
+    root = upstream_distribution(tmp_path / "upstream")
+    with (root / "template/v2/variants.toml").open("a") as stream:
+        stream.write("args = { CUDA_MAJOR_MINOR_VERSION = '12.6' }\n")
+    counts = [(root / release_dir(BASE) / f"{name}.env.out").read_text().count("\nhttp") for name in ("cpu", "gpu")]
     lockyard = [sys.executable, str(ROOT / "src/main.py")]
     create = [*lockyard, "--root", str(root), "create-patch-version-artifacts", "--base-patch-version", str(BASE)]
     things = {

@@ -319,6 +319,24 @@ def test_catalog_is_read_from_the_directories(root: Path) -> None:
     }
 
 
+def test_stray_directories_are_no_releases(root: Path) -> None:
+    """Neither a name that is no version nor a version in the wrong place stops anything."""
+    for place in (
+        "v1/v1.4/v1.4.02",
+        "v1/v1.4/v1.5.0",
+        "v1/v1.4/v1.4.0/v1.4.9-rc.1",
+        "v1/v1.4/v1.4.3-01",
+        "v1/v1.4/v1.4.4",
+    ):
+        (root / "build_artifacts" / place).mkdir(parents=True)
+        if place != "v1/v1.4/v1.4.4":
+            (root / "build_artifacts" / place / "source-version.txt").write_text("1.4.0")
+    workspace = open_workspace(root)
+    assert [str(version) for version in workspace.versions()] == ["1.4.0", "1.4.1-beta.1"]
+    assert workspace.minor_line(Version(1, 4, 7)) == workspace.versions()
+    assert workspace.minor_line(Version(1, 5, 0)) == ()
+
+
 def test_create_is_light(root: Path) -> None:
     """rattler's values are loaded; no solver, no HTTP client, no engine, no conda-lock."""
     code = (

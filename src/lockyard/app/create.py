@@ -69,7 +69,7 @@ def read_catalog(workspace: Workspace) -> Catalog:
     """Return the releases with their image types, told by the names of their files."""
     releases = {}
     for version in workspace.versions():
-        names = (path.name for path in workspace.release_path(version).iterdir())
+        names = fs.names(workspace.release_path(version))
         releases[version] = sorted({match[1] for name in names if (match := _TYPE_RE.fullmatch(name))})
     return Catalog(releases)
 
@@ -92,7 +92,7 @@ def _request(toolbox: Toolbox, workspace: Workspace, base: Version, part: Bump, 
         base_tree=base_tree,
         target_tree=workspace.release_tree(target),
         nested=() if target.is_pre_release else workspace.nested_releases(target),
-        exists=target in workspace.versions(),
+        exists=workspace.has_release(target),
         templates=_templates(workspace, target),
         assets=_assets(workspace, line, source),
         environ=toolbox.environ,
@@ -101,7 +101,7 @@ def _request(toolbox: Toolbox, workspace: Workspace, base: Version, part: Bump, 
 
 def _plan(workspace: Workspace, request: ReleaseRequest, *, force: bool) -> ReleasePlan:
     base = request.base
-    latest = Catalog(dict.fromkeys(workspace.versions(), ())).latest(major=base.major, minor=base.minor)
+    latest = Catalog(dict.fromkeys(workspace.minor_line(base), ())).latest()
     newer = latest is not None and latest > base and not base.is_pre_release
     try:
         plan = plan_release(request, force=force)

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 
 _DIR_RE = re.compile(r"v(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)")
-_RELEASE_FILES = ("lock.json", "env.out", "env.in")
+_RELEASE_FILES = (".lock.json", ".env.out", ".env.in")
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,28 @@ class Workspace:
         """Return the releases that exist, sorted: a `source-version.txt` or a lock makes one."""
         return tuple(sorted(self._versions))
 
+    def minor_line(self, version: Version) -> tuple[Version, ...]:
+        """Return the releases that exist on the X.Y line of `version`, sorted; the other lines are not looked at."""
+        return tuple(sorted(self._in_line(self.release_path(version.final).parent)))
+
+    def has_release(self, version: Version) -> bool:
+        """Tell whether a release exists."""
+        return _is_release(self.release_path(version))
+
     @functools.cached_property
     def _versions(self) -> frozenset[Version]:
-        found = set()
-        base = self.root / "build_artifacts"
-        for pattern in ("v*/v*.*/v*.*.*", "v*/v*.*/v*.*.*/v*.*.*-*"):
-            for path in base.glob(pattern):
-                match = _DIR_RE.fullmatch(path.name)
-                if match is None or not path.is_dir():
-                    continue
-                version = Version.parse(match[1])
-                if self.release_path(version) == path and _is_release(path):
-                    found.add(version)
-        return frozenset(found)
+        majors = fs.subdirectories(self.root / "build_artifacts")
+        return frozenset(
+            version for major in majors for line in fs.subdirectories(major) for version in self._in_line(line)
+        )
+
+    def _in_line(self, directory: Path) -> Iterator[Version]:
+        for path in fs.subdirectories(directory):
+            for place in (path, *fs.subdirectories(path)):
+                version = _version_of(place.name)
+                # A directory in the wrong place is no release.
+                if version is not None and self.release_path(version) == place and _is_release(place):
+                    yield version
 
     def release_tree(self, version: Version) -> Tree:
         """Return the files of a release, nested pre-releases left out; empty when there is no directory."""
@@ -103,7 +112,7 @@ class Workspace:
 
         """
         path = self.release_path(version)
-        if not _is_release(path):
+        if not self.has_release(version):
             known = [str(item) for item in self.versions()]
             last = f"; the last releases are {', '.join(known[-3:])}" if known else "; there is no release yet"
             raise ConfigError(f"there is no release {version} ({path.relative_to(self.root)}){last}")
@@ -111,8 +120,8 @@ class Workspace:
 
     def nested_releases(self, version: Version) -> tuple[str, ...]:
         """Return the names of the pre-release directories inside a release directory."""
-        path = self.release_path(version)
-        return tuple(sorted(item.name for item in path.glob("v*-*") if item.is_dir() and _is_nested(item.name)))
+        found = fs.subdirectories(self.release_path(version))
+        return tuple(path.name for path in found if _is_nested(path.name))
 
 
 def find_root(start: Path) -> Path:
@@ -164,8 +173,16 @@ def decode(data: bytes, source: str) -> str:
 
 def _is_release(path: Path) -> bool:
     # A first release has no source-version.txt and, before its first `lock`, only its specs.
-    return (path / "source-version.txt").is_file() or any(any(path.glob(f"*.{end}")) for end in _RELEASE_FILES)
+    return any(name == "source-version.txt" or name.endswith(_RELEASE_FILES) for name in fs.names(path))
 
 
 def _is_nested(relative: str) -> bool:
     return "/" not in relative and "-" in relative and _DIR_RE.fullmatch(relative) is not None
+
+
+def _version_of(name: str) -> Version | None:
+    """Return the version that a directory is named after."""
+    try:
+        return Version.parse(name.removeprefix("v")) if _DIR_RE.fullmatch(name) else None
+    except ConfigError:
+        return None

@@ -1,29 +1,7 @@
 """How far a package may move in a release: the tables of "From base to next version", for every shape of conda version.
 
-The order is conda's (CEP 33), by rattler. A version is read as segments; X, Y are the leading numbers of the first two.
-
-| shape | example | patch | minor |
-|---|---|---|---|
-| numbers | `1.2.3`, `24.2`, `1.2.3.4`, `3` | `<1.3.0` | `<2.0.0` |
-| epoch | `1!2.3` | `<1!2.4.0` | `<1!3.0.0` |
-| suffix after Y | `1.2.3rc1`, `1.2.post1`, `1.2+local` | `<1.3.0` | `<2.0.0` |
-| letters in X | `2024a`, `9e` | `<2024.1.0` | `<2025dev` |
-| `post` in X | `3post1` | `<4dev` | `<4dev` |
-| letters in Y | `0.52b1` | `<0.53dev` | `<1.0.0` |
-| letters before X | `v1.2`, `r4` | `<v1.3.0` | `<v2.0.0` |
-| a date | `2025.06.13` | `<2025.7.0` | `<2026.0.0` |
-| a date as X | `20230115`, `202301` | `<20230200` (its month) | `<20240000` (its year) |
-
-Where X or Y carries letters, the first release of the next line may too (`2025a`, `0.53b0`), and in conda's order that is
-*below* `2025` and `0.53`: the bound ends in `dev`, which is below all other letters.
-
-| policy | patch | minor | major |
-|---|---|---|---|
-| `semver` | `<X.(Y+1).0` | `<(X+1).0.0` | none |
-| `pythonesque` | `<X.(Y+1).0` | `<X.(Y+1).0` | none |
-| `calver` (X is a year or a date) | the same year | none | none |
-| `pinned` | `==installed` | `==installed` | `==installed` |
-| `latest` | none | none | none |
+The order is conda's (CEP 33), by rattler. A version is read as segments between dots; X and Y are the leading numbers of
+the first two, a missing one counts as 0. What comes out for each shape is in docs/reference/version-bounds.md, made from `SHAPES`.
 """
 
 import dataclasses
@@ -43,6 +21,32 @@ from lockyard.version import Bump
 DEFAULT_POLICIES: Mapping[str, Policy] = {"python": "pythonesque"}
 Segment = Sequence[str | int]
 """A part of a version between dots, as rattler splits it: `2024a` is `[2024, "a"]`."""
+
+SHAPES: tuple[tuple[str, str, str], ...] = (
+    ("three numbers", "1.2.3", "X.Y.Z as in SemVer"),
+    ("two numbers", "24.2", "what is missing counts as 0"),
+    ("one number", "3", "what is missing counts as 0"),
+    ("four numbers", "1.2.3.4", "the bound comes from the first ones, the lower bound keeps all"),
+    ("five numbers", "1.2.3.4.5", "the bound comes from the first ones, the lower bound keeps all"),
+    ("a number with leading zeros", "1.02.03", "a number is a number"),
+    ("a date", "2025.06.13", "X is the year, Y the month"),
+    ("a date as X", "20230101", "its month, its year: nothing after it says which line it is of"),
+    ("a year and a month as X", "202301", "its month, its year"),
+    ("an epoch", "1!2.3", "the epoch stays: another one is another numbering"),
+    ("a pre-release", "1.2.3rc1", "its own final release and what follows on its line"),
+    ("a pre-release of X.Y", "1.2rc1", "Y carries letters, so the next Y may: the bound is below `1.3rc1` and `1.3a0`"),
+    ("a post-release", "1.2.post1", "comes after X.Y and stays below the next Y"),
+    ("a development version", "1.2.3.dev4", "below its own final release"),
+    ("a local part", "1.2.3+local", "the local part says nothing about the line"),
+    ("an underscore or a hyphen", "1.2_3", "separates as a dot does, or begins letters: conda's order decides"),
+    ("letters in X", "2024a", "the next X may carry letters too: `2025a` is below `2025`, so the bound is below that"),
+    ("letters in X", "9e", "the same: `9f` is of its line, `10a` is not"),
+    ("letters in Y", "0.52b1", "the next Y may carry letters too: `0.53b0` is below `0.53`"),
+    ("`post` in X", "3post1", "above `3.1` in conda's order: nothing but X tells its line"),
+    ("letters before X", "v1.2", "the letters stay"),
+    ("letters before X", "r4", "the letters stay"),
+)
+"""Shape, an installed version of it, and why its bounds are what they are: every shape that conda's order knows."""
 
 _DATE_RE = re.compile(r"(19[789]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])?")
 # `<V` with V as plain numbers, or one of our `dev` bounds; the series is V without the zeros at its end.

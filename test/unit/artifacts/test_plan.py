@@ -324,3 +324,89 @@ def test_argument_of_the_environment_is_not_needed_yet() -> None:
 def test_the_plan_is_a_function_of_its_request() -> None:
     assert plan() == plan()
     assert plan().tree.digest == plan(environ={"UNUSED": "x"}).tree.digest
+
+
+def two_platforms() -> Lock:
+    """A lock whose packages differ between platforms."""
+
+    def package(name: str, version: str, platform: str) -> LockedPackage:
+        url = f"https://conda.anaconda.org/conda-forge/{platform}/{name}-{version}-h0_0.conda"
+        return LockedPackage(name=name, version=version, build="h0_0", url=url, subdir=platform, md5="0" * 32)
+
+    return Lock(
+        image_type="cpu",
+        platforms={
+            "linux-64": (package("numpy", "2.5.0", "linux-64"), package("mkl", "2024.1.0", "linux-64")),
+            "linux-aarch64": (package("numpy", "2.5.0", "linux-aarch64"), package("acl", "24.2", "linux-aarch64")),
+        },
+        channels=("conda-forge",),
+    )
+
+
+def test_a_package_of_another_platform_is_bounded_by_what_that_one_has() -> None:
+    """The first platform decides; a package that is kept off it is read from the first of its own."""
+    base = release(cpu__lock__json=write_lock_json(two_platforms()), cpu__env__in="numpy\nmkl\nacl\n")
+    variants = """schema = 1
+[platform-packages]
+acl = ["linux-aarch64"]
+mkl = ["linux-64"]
+[variants.cpu]
+platforms = ["linux-64", "linux-aarch64"]
+"""
+    assert text(plan(base_tree=base, line=line(variants)), "cpu.env.in").splitlines()[1:] == [
+        "numpy[version='>=2.5.0,<2.6.0']",
+        "mkl[version='>=2024.1.0,<2024.2.0']",
+        "acl[version='>=24.2,<24.3.0']",
+    ]
+    without = variants.replace('acl = ["linux-aarch64"]\n', "")
+    assert text(plan(base_tree=base, line=line(without)), "cpu.env.in").splitlines()[3] == "acl"
+    with pytest.raises(ConfigError, match=rf"^{LINE_SOURCE}: platform-packages"):
+        plan(base_tree=base, line=line(variants.replace("acl =", "'-acl' =")))
+
+
+def test_policies_by_name_and_glob() -> None:
+    """Each policy, in every bump; a name that no type has is a note, since it may be a typo."""
+    variants = VARIANTS.replace(
+        "schema = 1",
+        "schema = 1\n[policies]\nnumpy = 'pinned'\n'tz*' = 'latest'\npytohn = 'calver'\n'cuda-*' = 'pinned'",
+    )
+    for part in Bump:
+        found = plan(bump=part, version=bump(BASE, part), line=line(variants))
+        assert text(found, "gpu.env.in").splitlines()[2:] == [
+            "conda-forge::numpy[version='==2.2.1']",
+            "conda-forge::tzdata[version='>=2024a']",
+        ]
+        assert found.notes == (f"{LINE_SOURCE}: policies: no image type has a package 'pytohn'",)
+        assert [row.policy for row in found.types["cpu"]] == ["pythonesque", "pinned", "latest"]
+
+
+def test_removed_but_pinned_is_a_warning() -> None:
+    """A pinned or an arg-based line asks for its package by itself."""
+    found = plan(
+        base_tree=release(cpu__pinned_env__in="tzdata<2025\n"),
+        line=line(VARIANTS.replace("schema = 1", "schema = 1\nremoved_packages = ['tzdata']")),
+    )
+    (warning,) = found.warnings
+    assert warning.startswith(f"{BASE_DIR}/cpu.pinned_env.in:1: tzdata is asked here, so it stays")
+
+
+def test_a_name_twice_in_the_additional_file_is_a_warning() -> None:
+    found = plan(target_tree=files(cpu__additional_packages_env__in="jax>=1\nscipy\njax<2\n"))
+    assert text(found, "cpu.env.in").splitlines()[1:3] == ["jax[version='<2']", "scipy"]
+    assert found.warnings == (
+        f"{TARGET_DIR}/cpu.additional_packages_env.in:1: jax comes again in line 3; that one counts",
+    )
+
+
+def test_force_says_which_differing_files_it_replaces() -> None:
+    found = plan(target_tree=files(Dockerfile="FROM mine\n", cpu__env__in="x\n"), force=True)
+    assert found.notes == ("Dockerfile is replaced; the old one was different",)
+
+
+def test_arguments_of_a_person_survive() -> None:
+    """An arg-based file is an input: the target's own is kept and read."""
+    own = files(gpu__arg_based_env__in="conda-forge::cuda-version=12.8\n")
+    found = plan(base_tree=release(gpu__arg_based_env__in="conda-forge::cuda-version=$CUDA\n"), target_tree=own)
+    assert found.kept == ("gpu.arg_based_env.in",)
+    (row,) = [row for row in found.types["gpu"] if row.status == "argument"]
+    assert (row.new, row.where) == ("12.8.*", f"{TARGET_DIR}/gpu.arg_based_env.in:1")
