@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from lockyard.conda.lock import LockedPackage
+from lockyard.errors import ConfigError
 from lockyard.oci.image import Image
 from lockyard.oci.values import Digest
+from lockyard.registry.places import EcrPlace
+from lockyard.registry.settings import RepositorySettings
 
 
 class Log(Protocol):
@@ -232,6 +235,23 @@ def no_daemon() -> Daemon | None:
     return None
 
 
+class EcrSettings(Protocol):
+    """How repositories of Amazon ECR are set up."""
+
+    def settings(self, place: EcrPlace) -> RepositorySettings:
+        """Return the settings of one repository.
+
+        Raises:
+            RegistryError: AWS does not say.
+
+        """
+
+
+def no_ecr(place: EcrPlace) -> EcrSettings:
+    """Stand for a toolbox that reaches no Amazon ECR."""
+    raise ConfigError(f"no Amazon ECR is at hand for {place.host}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Toolbox:
     """The effects, as factories where they load something heavy."""
@@ -252,6 +272,8 @@ class Toolbox:
     """Takes a repository (`HOST/NAME` or `oci:DIR`) and gives its registry."""
     daemon: Callable[[], Daemon | None] = no_daemon
     """Gives the reachable container engine; `None` when there is none."""
+    ecr: Callable[[EcrPlace], EcrSettings] = no_ecr
+    """Takes a repository in Amazon ECR and gives what knows its settings."""
 
 
 class BaseSandbox(Protocol):

@@ -71,6 +71,19 @@ def is_ambiguous(version: Version) -> bool:
     return len(version.pre) == 1
 
 
+def floating_filters(newest: Version, templates: Collection[str | None]) -> tuple[str, ...]:
+    """Return wildcards that match the floating tags of the newest lines and no exact tag, for a registry that keeps tags.
+
+    >>> floating_filters(Version.parse("1.4.2"), [None])
+    ('latest-*', '1-*', '1.4-*')
+    """
+    found = {}
+    for name in ("latest", f"{newest.major}", f"{newest.major}.{newest.minor}"):
+        for template in templates:
+            found[(template or DEFAULT_TEMPLATE).replace("{type}", "*").replace("{version}", name)] = True
+    return tuple(found)
+
+
 def _fill(template: str | None, version: str, image_type: str) -> str:
     return check_tag((template or DEFAULT_TEMPLATE).replace("{type}", image_type).replace("{version}", version))
 

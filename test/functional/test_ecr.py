@@ -1,6 +1,8 @@
 """Publishing to an Amazon ECR made of moto and a registry in memory: tokens, regions, limits, mounts, immutable tags."""
 
 import datetime as dt
+import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -273,3 +275,96 @@ def test_the_parts_of_a_layer_are_large_enough(ecr: FakeEcr, access: EcrAccess, 
     with pytest.raises(RegistryError, match="LAYER_PART_TOO_SMALL"):
         small.upload_blob(blob.source, blob.digest, blob.size, progress=lambda _: None)
     small.close()
+
+
+class TestRepositoriesCheck:
+    """What is missing is said with the command that mends it, and the command is right: what it says is done here."""
+
+    @pytest.fixture
+    def check(self, ecr: FakeEcr, root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+        (root / "lockyard.toml").write_text(
+            'name = "small"\n[repositories]\n'
+            f'prod = "{HOST}/team/image"\n'
+            f'stage = {{uri = "{HOST}/team/stage", stage = true}}\n'
+            'local = "oci:registry/local"\n'
+        )
+        add_release(root, "1.4.2")
+
+        def command(*args: str) -> tuple[int, str, str]:
+            code = run(
+                ["--root", str(root), "repositories", "check", *args],
+                environ={"LOCKYARD_CACHE_DIR": str(tmp_path / "cache"), "DOCKER_CONFIG": str(tmp_path)},
+            )
+            out, err = capsys.readouterr()
+            return code, out, err
+
+        return command
+
+    def commands(self, out: str) -> list[list[str]]:
+        return [shlex.split(line) for line in out.splitlines() if line.strip().startswith("aws ")]
+
+    def test_from_nothing_to_ready(self, ecr: FakeEcr, check: Call) -> None:
+        """Each round does what the commands of the round before said."""
+        code, out, _ = check()
+        assert code == 6
+        assert [words[4:] for words in self.commands(out)] == [
+            ["create-repository", "--repository-name", "team/image"],
+            ["create-repository", "--repository-name", "team/stage"],
+        ]
+        for name in ("team/image", "team/stage"):
+            ecr.create(name)
+        code, out, _ = check()
+        assert code == 0, "what is left is advice"
+        found = {
+            words[4]: words
+            for words in self.commands(out)
+            if "team/image" in words or words[4] == "put-account-setting"
+        }
+        assert found["put-account-setting"][5:] == ["--name", "BLOB_MOUNTING", "--value", "ENABLED"]
+        ecr.blob_mounting = True
+        assert "scanOnPush=true" in found["put-image-scanning-configuration"]
+        for name in ("team/image", "team/stage"):
+            ecr.client.put_image_scanning_configuration(
+                repositoryName=name, imageScanningConfiguration={"scanOnPush": True}
+            )
+        tags = found["put-image-tag-mutability"]
+        filters = [dict(pair.split("=") for pair in word.split(",")) for word in tags if word.startswith("filterType")]
+        assert [item["filter"] for item in filters] == ["latest-*", "1-*", "1.4-*"]
+        ecr.client.put_image_tag_mutability(
+            repositoryName="team/image",
+            imageTagMutability="IMMUTABLE_WITH_EXCLUSION",
+            imageTagMutabilityExclusionFilters=filters,
+        )
+        code, out, _ = check()
+        assert code == 0
+        assert out.splitlines() == [
+            f"prod ({HOST}/team/image): ready",
+            f"stage ({HOST}/team/stage): ready for staging",
+            "local (oci:registry/local): ready",
+        ]
+
+    def test_immutable_tags_stop_floating_ones_and_staging(self, ecr: FakeEcr, check: Call) -> None:
+        for name in ("team/image", "team/stage"):
+            ecr.create(name, imageTagMutability="IMMUTABLE")
+        code, out, _ = check("--json")
+        assert code == 6
+        value = json.loads(out)["repositories"]
+        whats = {item["name"]: [one["what"] for one in item["findings"] if one["level"] == "error"] for item in value}
+        assert whats["prod"] == ["tags are IMMUTABLE: floating tags cannot move"]
+        assert whats["stage"] == ["tags are IMMUTABLE: in a staging repository exact tags must be able to move"]
+        assert [item["kind"] for item in value] == ["ecr", "ecr", "directory"]
+
+    def test_one_repository_that_cannot_be_asked_hides_no_other(
+        self, ecr: FakeEcr, check: Call, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ecr.create("team/image")
+        code, out, _ = check("prod", "registry.invalid/team/image")
+        assert code == 6
+        assert "registry.invalid/team/image:" in out
+        assert "advice: images are not scanned on push" in out
+
+    def test_public(self, ecr: FakeEcr, check: Call) -> None:
+        code, out, _ = check("public.ecr.aws/alias/image", "public.ecr.aws/alias/absent")
+        assert code == 6
+        assert "public.ecr.aws/alias/image: ready" in out
+        assert "aws ecr-public --region us-east-1 create-repository --repository-name absent" in out

@@ -38,23 +38,34 @@ def make_distribution(
     return open_workspace(root)
 
 
-def add_release(root: Path, version: str, *, seed: str = "", tested: bool = True) -> dict[str, Image]:
-    """Add a release with built images of all types and platforms; return `TYPE PLATFORM` → image."""
+def add_release(
+    root: Path, version: str, *, seed: str = "", tested: bool = True, labelled: bool = False
+) -> dict[str, Image]:
+    """Add a release with built images of all types and platforms; return `TYPE PLATFORM` → image.
+
+    `labelled` images say their version.
+    """
     workspace = open_workspace(root)
     parsed = Version.parse(version)
     fs.atomic_write(workspace.release_path(parsed) / "source-version.txt", b"1.0.0\n")
     images = {}
     for image_type, variant in workspace.line(parsed).variants.items():
         for platform in variant.platforms:
-            images[f"{image_type} {platform}"] = write_built(workspace, parsed, image_type, platform, seed or version)
+            images[f"{image_type} {platform}"] = write_built(
+                workspace, parsed, image_type, platform, seed or version, labelled=labelled
+            )
             if tested:
                 write_tests(root, version, image_type, platform)
     return images
 
 
-def write_built(workspace: Workspace, version: Version, image_type: str, platform: str, seed: str) -> Image:
+def write_built(
+    workspace: Workspace, version: Version, image_type: str, platform: str, seed: str, *, labelled: bool = False
+) -> Image:
     place = workspace.out_dir(version, image_type, platform)
-    image = write_image(place, f"{seed} {image_type} {platform}", platform=platform)
+    image = write_image(
+        place, f"{seed} {image_type} {platform}", platform=platform, version=str(version) if labelled else ""
+    )
     record = {
         "schema": 1,
         "version": str(version),

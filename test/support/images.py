@@ -18,9 +18,12 @@ def random_bytes(seed: object, size: int) -> bytes:
 
 
 def make_image(
-    place: Path, seed: object, sizes: Sequence[int] = (3000, 2000), platform: str = "linux-64"
+    place: Path, seed: object, sizes: Sequence[int] = (3000, 2000), platform: str = "linux-64", version: str = ""
 ) -> tuple[Image, dict[Digest, Path]]:
-    """An image with layers of these sizes, and where its layers' blobs are. The layers hold noise, not tar."""
+    """An image with layers of these sizes, and where its layers' blobs are. The layers hold noise, not tar.
+
+    With a `version` it says so in its label and in IMAGE_VERSION, as built ones do.
+    """
     layers, blobs = [], {}
     place.mkdir(parents=True, exist_ok=True)
     for number, size in enumerate(sizes):
@@ -32,15 +35,26 @@ def make_image(
         layers.append(Layer(descriptor, Digest(f"sha256:{hashlib.sha256(data + b'diff').hexdigest()}")))
     config = {
         **oci_platform(platform),
-        "config": {"Labels": {"seed": str(seed)}},
+        "config": {"Labels": {"seed": str(seed)}} if not version else _labelled(str(seed), version),
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
     }
     return Image.of(config, layers), blobs
 
 
-def write_image(layout: Path, seed: object, sizes: Sequence[int] = (3000, 2000), platform: str = "linux-64") -> Image:
+def _labelled(seed: str, version: str) -> dict[str, object]:
+    labels = {"org.opencontainers.image.version": version, "seed": seed}
+    return {"Env": ["PATH=/usr/bin", f"IMAGE_VERSION={version}"], "Labels": labels}
+
+
+def write_image(
+    layout: Path,
+    seed: object,
+    sizes: Sequence[int] = (3000, 2000),
+    platform: str = "linux-64",
+    version: str = "",
+) -> Image:
     """Write such an image as an OCI layout."""
-    image, blobs = make_image(layout.parent / f".blobs-{layout.name}", seed, sizes, platform)
+    image, blobs = make_image(layout.parent / f".blobs-{layout.name}", seed, sizes, platform, version)
     write_layout(layout, image, blobs)
     return image
 

@@ -119,8 +119,15 @@ class _Job:
     places: tuple[Place, ...]
 
 
-def publish_release(toolbox: Toolbox, workspace: Workspace, version: Version, request: PublishRequest) -> PublishResult:
-    """Push the images of `version`, built here or staged, to all targets.
+def publish_release(
+    toolbox: Toolbox,
+    workspace: Workspace,
+    version: Version,
+    request: PublishRequest,
+    *,
+    built: tuple[Built, ...] | None = None,
+) -> PublishResult:
+    """Push the images of `version`, built here or staged, to all targets; `built` are images that are at hand.
 
     Blobs and manifests go first, then the exact tags everywhere, then the floating tags. Only images whose test record
     belongs to exactly these bytes are published; with `skip_tests` exact tags alone, marked untested. What was published is
@@ -141,7 +148,7 @@ def publish_release(toolbox: Toolbox, workspace: Workspace, version: Version, re
     with contextlib.ExitStack() as stack:
         if not request.dry_run:
             stack.enter_context(fs.lock(workspace.state_dir / "push" / f"{version}.lock"))
-        job = stack.enter_context(_planned(toolbox, workspace, version, request, repositories))
+        job = stack.enter_context(_planned(toolbox, workspace, version, request, repositories, built))
         if request.dry_run:
             return job.result
         if not job.result.tested:
@@ -160,22 +167,26 @@ def _planned(
     version: Version,
     request: PublishRequest,
     repositories: Sequence[Repository],
+    given: tuple[Built, ...] | None,
 ) -> Iterator[_Job]:
     """Check what is to be published, open the repositories and plan."""
     variants = workspace.variants(version, request.image_types)
     tested = not request.skip_tests and not all(repository.stage for repository in repositories)
     with contextlib.ExitStack() as stack:
         tops: Mapping[str, Manifest] = {}
-        given: dict[str, dict[str, str]] = donors(workspace, version)
+        offers: dict[str, dict[str, str]] = donors(workspace, version)
         if request.source is None:
-            built = read_built(workspace, version, variants)
+            built = given if given is not None else read_built(workspace, version, variants)
         else:
             (stage,) = resolve(workspace, (request.source,), region=request.region)
             (origin,) = stack.enter_context(open_places(toolbox, workspace, (stage,), insecure=request.insecure))
-            staged = read_staged(version, variants, origin)
-            built, tops = staged.built, staged.tops
+            if given is None:
+                staged = read_staged(version, variants, origin)
+                built, tops = staged.built, staged.tops
+            else:
+                built = given
             if origin.port.registry is not None:
-                mine = given.setdefault(origin.port.registry, {})
+                mine = offers.setdefault(origin.port.registry, {})
                 mine |= {layer: origin.name for item in built for layer in _digests(item)}
         records = check_records(workspace, version, variants, built) if tested else ()
         images = [
@@ -185,7 +196,7 @@ def _planned(
         places = stack.enter_context(open_places(toolbox, workspace, repositories, insecure=request.insecure))
         aims = [aim(workspace, version, variants, place, floating=tested) for place in places]
         there = {place.name: present(place.port, images, item) for place, item in zip(places, aims, strict=True)}
-        plan = plan_push(images, aims, there, move_tags=request.move_tag, donors=given)
+        plan = plan_push(images, aims, there, move_tags=request.move_tag, donors=offers)
         published = tuple(
             Published(
                 image_type=image.image_type,

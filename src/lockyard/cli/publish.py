@@ -1,4 +1,4 @@
-"""Publish: `push`."""
+"""Publish: `push` and `promote`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from lockyard.cli.options import (
 from lockyard.version import Version
 
 if TYPE_CHECKING:
+    from lockyard.app.promote import PromoteResult
     from lockyard.app.publish import PublishResult
 
 
@@ -135,4 +136,86 @@ def _json(result: "PublishResult") -> str:
     return json.dumps(value, indent=2, sort_keys=True)
 
 
-COMMANDS = (push,)
+@click.command("promote")
+@version_argument
+@click.option("--target-ecr-repo", "targets", multiple=True, metavar="R", help="Publish there, too (repeatable).")
+@click.option("--from", "source", metavar="REPO", help="Take the images from this repository, not from out/.")
+@region_option
+@click.option("--insecure", is_flag=True, help="Allow plain http to hosts other than this machine.")
+@click.option(
+    "--image-refs", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the answer here too."
+)
+@dry_run_option
+@json_option
+@pass_context
+def promote(
+    context: Context,
+    *,
+    version: Version,
+    targets: tuple[str, ...],
+    source: str | None,
+    region: str | None,
+    insecure: bool,
+    image_refs: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    r"""Make a tested pre-release the final version.
+
+    The layers stay the very same; of the configuration only the version label, IMAGE_VERSION and the time may differ, and
+    the proof of it is printed. The final release directory is written from the pre-release's and must not differ from it if
+    it is there. The record of the image tests carries over. stdout has TYPE PLATFORM DIGEST, or with targets
+    REPOSITORY@DIGEST TAG, a line each.
+
+    \b
+    Examples:
+      lockyard promote 1.4.2-beta.1 --dry-run
+      lockyard promote 1.4.2-beta.1 --target-ecr-repo production
+      lockyard promote 1.4.2-beta.1 --from stage --target-ecr-repo production
+    """
+    from lockyard.app.promote import promote_release
+    from lockyard.app.publish import PublishRequest
+
+    if source is not None and not targets:
+        raise click.UsageError("--from needs --target-ecr-repo: nothing is kept here")
+    request = PublishRequest(
+        targets=targets, source=source, dry_run=dry_run, insecure=insecure, region=region, image_refs=image_refs
+    )
+    result = promote_release(context.toolbox, context.workspace, version, request)
+    for image in result.images:
+        context.log.info(f"{image.image_type} {image.platform}: {image.old} -> {image.new}")
+        for line in image.proof:
+            context.log.info(f"  {line}")
+    if result.published is not None:
+        _summary(context, result.published)
+    if as_json:
+        context.emit(_promotion_json(result))
+    elif result.published is not None:
+        context.emit("\n".join(result.published.lines))
+    else:
+        context.emit("\n".join(f"{item.image_type} {item.platform} {item.new}" for item in result.images))
+
+
+def _promotion_json(result: "PromoteResult") -> str:
+    import json
+
+    value = {
+        "schema": 1,
+        "source": str(result.source),
+        "version": str(result.version),
+        "images": [
+            {
+                "image_type": item.image_type,
+                "platform": item.platform,
+                "old": str(item.old),
+                "new": str(item.new),
+                "proof": item.proof,
+            }
+            for item in result.images
+        ],
+        "published": json.loads(_json(result.published)) if result.published is not None else None,
+    }
+    return json.dumps(value, indent=2, sort_keys=True)
+
+
+COMMANDS = (push, promote)

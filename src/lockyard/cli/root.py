@@ -41,7 +41,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Lock": {"lock": "lock"},
     "Build and test": {"build": "build", "test": "build", "run": "build", "layers": "build", "pin-bases": "bases"},
-    "Publish": {"push": "publish"},
+    "Publish": {"push": "publish", "promote": "publish", "repositories": "repositories"},
     "Understand": {
         "diff": "reports",
         "why": "reports",
@@ -113,6 +113,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
         sandbox=sandbox,
         base_sandbox=base_sandbox,
         registry=registry,
+        ecr=registry.ecr,
         daemon=daemon,
     )
 

@@ -41,7 +41,7 @@ def content_digest(image: Image) -> Digest:
 
 
 def differences(one: Image, two: Image) -> tuple[tuple[str, object, object], ...]:
-    """Return every field in which two configurations differ, with both values; environment variables by their names."""
+    """Return every field in which two configurations differ, with both values."""
     first, second = dict(_flat(one.config)), dict(_flat(two.config))
     return tuple(
         (key, first.get(key), second.get(key))
@@ -73,14 +73,15 @@ def prove(one: Image, two: Image) -> tuple[str, ...]:
 
 
 def _flat(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a configuration by their dotted names; members of objects and environment variables apart."""
+    """Yield the fields of a configuration by their dotted names; labels and IMAGE_VERSION apart."""
     for key, value in config.items():
         name = f"{path}{key}"
         if name == "config.Env":
             for place, item in enumerate(value or ()):
-                variable, _, text = str(item).partition("=")
-                yield f"{name}.{variable}", text
-                yield f"{name}[{place}]", variable
+                is_version = str(item).startswith(f"{VARIABLE}=")
+                yield f"{name}[{place}]", VARIABLE if is_version else item
+                if is_version:
+                    yield f"{name}.{VARIABLE}", item.removeprefix(f"{VARIABLE}=")
         elif isinstance(value, dict) and name in {"config", "config.Labels"}:
             yield from _flat(value, f"{name}.")
         else:

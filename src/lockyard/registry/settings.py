@@ -41,7 +41,7 @@ def findings(settings: RepositorySettings, *, stage: bool, shared: bool, filters
     """Return what is missing, most important first.
 
     `stage`: exact tags move there. `shared`: another repository of the distribution is in the same registry, so that mounting
-    pays. `filters` are wildcards that match the floating tags and no exact ones.
+    pays. `filters` are wildcards that match the floating tags and no exact ones, none where nothing is released yet.
     """
     place = settings.place
     repository = f"{place.host}/{place.name}"
@@ -68,9 +68,9 @@ def _tags(settings: RepositorySettings, *, stage: bool, filters: tuple[str, ...]
         what = f"tags are {settings.mutability}: in a staging repository exact tags must be able to move"
         return [("error", what, f"{start} --image-tag-mutability MUTABLE")]
     excluded = all(any(fnmatch.fnmatchcase(item, rule) for rule in settings.exclusions) for item in filters)
-    if settings.mutability == "IMMUTABLE_WITH_EXCLUSION" and excluded:
+    if not filters or (settings.mutability == "IMMUTABLE_WITH_EXCLUSION" and excluded):
         return []
-    kept = filters[:_MAX_FILTERS]
+    kept = tuple(dict.fromkeys((*filters, *settings.exclusions)))[:_MAX_FILTERS]
     rules = " ".join(shlex.quote(f"filterType=WILDCARD,filter={item}") for item in kept)
     command = (
         f"{start} --image-tag-mutability IMMUTABLE_WITH_EXCLUSION --image-tag-mutability-exclusion-filters {rules}"
