@@ -148,8 +148,12 @@ class FetchedPackage:
 class PackageSource(Protocol):
     """Brings packages into the package cache."""
 
-    def fetch(self, packages: Sequence[LockedPackage], *, root: Path) -> Mapping[str, FetchedPackage]:
+    def fetch(
+        self, packages: Sequence[LockedPackage], *, root: Path, files: Mapping[str, Path] | None = None
+    ) -> Mapping[str, FetchedPackage]:
         """Return `dist` → package for all, verified by hash, in parallel, resumable.
+
+        `files` is `dist` → the package file to take instead of what the address leads to.
 
         Raises:
             HashMismatchError: bytes differ from the lock; nothing of that package is kept.

@@ -155,7 +155,9 @@ class DirectorySource:
         self.directory = directory
         self.given: list[str] = []
 
-    def fetch(self, packages: Sequence[LockedPackage], *, root: Path) -> Mapping[str, FetchedPackage]:
+    def fetch(
+        self, packages: Sequence[LockedPackage], *, root: Path, files: Mapping[str, Path] | None = None
+    ) -> Mapping[str, FetchedPackage]:
         self.given += [package.dist for package in packages]
         return {
             package.dist: FetchedPackage(package, Path("/nowhere"), self.directory / package.dist, fetched=False)

@@ -35,6 +35,7 @@ INFRASTRUCTURE = {
 EDGE = {
     "conda.solve",
     "conda.fetch",
+    "conda.packagedir",
     "oci.layout",
     "oci.cache",
     "oci.bases",

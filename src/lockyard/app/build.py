@@ -8,11 +8,13 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lockyard.app.bases import open_base
 from lockyard.app.images import BuildResult, ImageResult, chosen_platforms, tag_of
 from lockyard.app.loading import load_images
 from lockyard.app.lock import current_locks, lock_release, lock_status
+from lockyard.app.supplied import supply
 from lockyard.app.testing import run_image_tests
 from lockyard.app.texts import write_texts_after
 from lockyard.app.workspace import Workspace, decode
@@ -50,6 +52,8 @@ class _Release:
     tree: Tree
     plan: LayerPlan
     workers: int
+    files: Mapping[str, Path]
+    """`dist` → package file, for those of `--package-dir`."""
     build_args: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -65,11 +69,13 @@ def build_release(
     build_args: Mapping[str, str] | None = None,
     workers: int | None = None,
     load: bool = True,
+    package_dir: Path | None = None,
 ) -> BuildResult:
     """Build the images of a release, all of them, then test all of them.
 
     Without a lock it is made; `force` makes it again. `workers` changes no byte. `load` puts this machine's images into
-    a reachable Docker daemon; one that refuses them is a warning.
+    a reachable Docker daemon; one that refuses them is a warning. `package_dir` holds the files of packages that the lock
+    gives no hash or no reachable address.
 
     Raises:
         StaleLockError: the lock does not belong to the inputs beside it.
@@ -86,9 +92,11 @@ def build_release(
     jobs = _jobs(workspace, version, locks, platforms)
     with workspace.lock():
         tree = workspace.release_tree(version)
+        wanted = {name: [platform for other, platform in jobs if other == name] for name, _ in jobs}
+        locks, files = supply(locks, tree, version, platforms=wanted, package_dir=package_dir)
         release = _Release(
             toolbox, workspace, version, workspace.line(version), tree, _layer_plan(tree, version, locks),
-            workers or os.cpu_count() or 1, build_args or {},
+            workers or os.cpu_count() or 1, files, build_args or {},
         )  # fmt: skip
         images = tuple(_build(release, name, platform, locks[name]) for name, platform in jobs)
     if load:
@@ -160,7 +168,7 @@ def _build(release: _Release, name: str, platform: str, lock: Lock) -> ImageResu
     toolbox.log.step(f"building {name} {platform} of {release.version}")
     start = time.monotonic()
     packages = lock.packages(platform)
-    fetched = toolbox.packages().fetch(packages, root=workspace.root)
+    fetched = toolbox.packages().fetch(packages, root=workspace.root, files=release.files)
     after_fetch = time.monotonic()
     settings = release.line.settings(name, platform)
     preparer = Preparer(

@@ -1,6 +1,7 @@
 """`build`, `test`, `run` and `layers`."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,6 +42,10 @@ def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
 @click.option("--skip-tests", is_flag=True, help="Run no image tests; what is published is marked untested.")
 @click.option("--force", is_flag=True, help="Solve again, even when there is a lock.")
 @click.option("--build-arg", "build_args", multiple=True, callback=_build_args, metavar="K=V", help="A build argument.")
+@click.option(
+    "--package-dir", type=click.Path(path_type=Path), metavar="DIR",
+    help="Package files for lines of the lock with no hash or no reachable address.",
+)  # fmt: skip
 @click.option("--no-load", is_flag=True, help="Load nothing into a Docker daemon.")
 @click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Busy threads [default: processors].")
 @json_option
@@ -56,6 +61,7 @@ def build(
     skip_tests: bool,
     force: bool,
     build_args: dict[str, str],
+    package_dir: Path | None,
     no_load: bool,
     workers: int | None,
     as_json: bool,
@@ -86,6 +92,7 @@ def build(
         build_args=build_args,
         workers=workers,
         load=not no_load,
+        package_dir=package_dir,
     )
     _table(context, result)
     _answer(context, result, as_json=as_json)

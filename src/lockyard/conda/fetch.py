@@ -8,6 +8,7 @@ of the package, is ever kept.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import shutil
@@ -51,8 +52,12 @@ class PackageCache:
         self._make_client = make_client
         self._retries = retries or http.Retries()
 
-    def fetch(self, packages: Sequence[LockedPackage], *, root: Path) -> Mapping[str, FetchedPackage]:
+    def fetch(
+        self, packages: Sequence[LockedPackage], *, root: Path, files: Mapping[str, Path] | None = None
+    ) -> Mapping[str, FetchedPackage]:
         """Bring all `packages` into the cache; `file:` addresses are relative to `root`.
+
+        `files` is `dist` → the package file to take instead of what the address leads to.
 
         Raises:
             HashMismatchError: bytes differ from the lock; nothing of that package is kept.
@@ -72,7 +77,10 @@ class PackageCache:
             pool = ThreadPoolExecutor(self._workers, thread_name_prefix="fetch")
             # On the first failure what has not begun is dropped; what runs ends by itself.
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-            jobs = {dist: pool.submit(self._one, item, root, client, advance) for dist, item in wanted.items()}
+            jobs = {
+                dist: pool.submit(self._one, item, (files or {}).get(dist), root, client, advance)
+                for dist, item in wanted.items()
+            }
             return {dist: job.result() for dist, job in jobs.items()}
 
     def _progress(self, count: int, total: int | None) -> contextlib.AbstractContextManager[Progress]:
@@ -84,14 +92,17 @@ class PackageCache:
         kind, digest = _key(package)
         return self._place / kind / digest
 
-    def _one(self, package: LockedPackage, root: Path, client: "_LazyClient", advance: Progress) -> FetchedPackage:
+    def _one(
+        self, package: LockedPackage, file: Path | None, root: Path, client: "_LazyClient", advance: Progress
+    ) -> FetchedPackage:
         parse_package_url(package.url, source=package.dist)
         entry = self._entry(package)
         archive = entry / f"archive{'.conda' if package.url.endswith('.conda') else '.tar.bz2'}"
         if not self._is_sound(package, entry, archive):
             with _wait_for(entry.with_name(f".{entry.name}.lock")):
                 if not self._is_sound(package, entry, archive, quiet=True):
-                    self._bring(package, entry, archive.name, root, client, advance)
+                    get = functools.partial(self._get, package, file, root, client, advance)
+                    self._bring(package, entry, archive.name, get)
                     return FetchedPackage(package, archive, entry / "files", fetched=True)
         return FetchedPackage(package, archive, entry / "files", fetched=False)
 
@@ -115,18 +126,16 @@ class PackageCache:
             self._log.warning(f"{package.dist}: its files in the package cache were changed; fetching it again")
         return sound
 
-    def _bring(
-        self, package: LockedPackage, entry: Path, name: str, root: Path, client: "_LazyClient", advance: Progress
-    ) -> None:
+    def _bring(self, package: LockedPackage, entry: Path, name: str, get: Callable[[Path], None]) -> None:
         part = self._place / "partial" / f"{'-'.join(_key(package))}.part"
         part.parent.mkdir(parents=True, exist_ok=True)
         resumed = part.exists()
-        self._get(package, part, root, client, advance)
+        get(part)
         found = _digests(part, package)
         if resumed and not _matches(package, found):
             # What an earlier run left may itself be wrong: once more from the first byte.
             part.unlink()
-            self._get(package, part, root, client, advance)
+            get(part)
             found = _digests(part, package)
         if not _matches(package, found):
             part.unlink()
@@ -151,9 +160,17 @@ class PackageCache:
                 shutil.rmtree(entry)
             stage.rename(entry)
 
-    def _get(self, package: LockedPackage, part: Path, root: Path, client: "_LazyClient", advance: Progress) -> None:
-        if package.url.startswith("file:"):
-            _copy(_local_path(package, root), part, package, advance)
+    def _get(
+        self,
+        package: LockedPackage,
+        file: Path | None,
+        root: Path,
+        client: "_LazyClient",
+        advance: Progress,
+        part: Path,
+    ) -> None:
+        if file is not None or package.url.startswith("file:"):
+            _copy(file or _local_path(package, root), part, package, advance)
             return
         try:
             http.download(client.get(), package.url, part, size=package.size, retries=self._retries, progress=advance)
