@@ -20,6 +20,7 @@ from lockyard.tree import SYMLINK, File, Tree, check_relative
 
 _STAGE = ".new-"
 _ASIDE = ".old"
+_LOOK_AGAIN = 0.02  # seconds
 
 
 def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -134,30 +135,43 @@ def sweep(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, *, patience: float = 0.0, tell: Callable[[str], object] | None = None) -> Iterator[None]:
     """Hold the exclusive lock file `path`; it ends with the process, however that ends.
 
+    While another process holds it, wait up to `patience` seconds, and `tell` that once.
+
     Raises:
-        LockyardError: another process holds it.
+        LockyardError: another process still holds it.
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    end = time.monotonic() + patience
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in {errno.EAGAIN, errno.EACCES}:
-                raise
+        while not _try_lock(handle):
             owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise LockyardError(
-                f"another lockyard command is writing here (process {owner})", hint="wait for it to end, then try again"
-            ) from error
+            what = f"another lockyard command is writing here (process {owner})"
+            if time.monotonic() >= end:
+                raise LockyardError(what, hint="wait for it to end, then try again")
+            if tell is not None:
+                tell(f"{what}: waiting up to {patience:.0f} s")
+                tell = None
+            time.sleep(_LOOK_AGAIN)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in {errno.EAGAIN, errno.EACCES}:
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager

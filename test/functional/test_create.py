@@ -238,7 +238,15 @@ def test_hand_written_target_needs_no_force(root: Path, call: Call) -> None:
 def test_new_minor_line_gets_its_template(root: Path, call: Call) -> None:
     """Made from the previous minor's once; a later release uses it as it is."""
     fs.write_tree(
-        Tree({"Dockerfile.j2": File(b"# {{ version }}\n"), "dirs/run": File(b"#!/bin/sh\n", 0o755)}),
+        Tree(
+            {
+                "Dockerfile.j2": File(b"# {{ version }}\n"),
+                "dirs/run": File(b"#!/bin/sh\n", 0o755),
+                "dirs/etc/secret": File(b"", 0o600),
+                "dirs/etc/link": File.link("../run"),
+                "dirs/etc/dangling": File.link("/opt/conda/bin/python"),
+            }
+        ),
         root / "template/v1/v1.4",
     )
     (root / "template/v1/v1.4/Dockerfile.base").write_text("FROM debian\n")
@@ -248,11 +256,72 @@ def test_new_minor_line_gets_its_template(root: Path, call: Call) -> None:
     assert fs.read_tree(root / "template/v1/v1.5") == fs.read_tree(root / "template/v1/v1.4")
     place = root / "build_artifacts/v1/v1.5/v1.5.0"
     assert (place / "Dockerfile").read_text() == "# 1.5.0\n"
-    assert os.access(place / "dirs/run", os.X_OK)
+    assert (place / "dirs/run").stat().st_mode & 0o777 == 0o755
+    assert (place / "dirs/etc/secret").stat().st_mode & 0o777 == 0o600
+    assert (place / "dirs/etc/link").readlink() == Path("../run")
+    assert (place / "dirs/etc/dangling").readlink() == Path("/opt/conda/bin/python")
     assert not (place / "Dockerfile.base").exists()
     (root / "template/v1/v1.5/Dockerfile.j2").write_text("# changed {{ version }}\n")
     assert call(MINOR, "1.4.0", "--force")[0] == 0
     assert (place / "Dockerfile").read_text() == "# changed 1.5.0\n"
+
+
+def test_templates_fall_back(root: Path, call: Call) -> None:
+    """The minor line's, the major line's, the base release's own: each is used where the one before is absent."""
+    base = root / "build_artifacts/v1/v1.4/v1.4.0"
+    fs.write_tree(Tree({"etc/a": File.link("b"), "run": File(b"x", 0o755)}), base / "dirs")
+    (base / "Dockerfile").write_text("FROM base\n")
+    code, _, err = call(PATCH, "1.4.0")
+    place = root / "build_artifacts/v1/v1.4/v1.4.1"
+    assert code == 0
+    assert "no template in template/v1: Dockerfile and dirs/ are those of 1.4.0" in err
+    assert (place / "Dockerfile").read_text() == "FROM base\n"
+    assert (place / "dirs/etc/a").readlink() == Path("b")
+    assert os.access(place / "dirs/run", os.X_OK)
+    (root / "template/v1/Dockerfile").write_text("FROM major\n")
+    assert call(PATCH, "1.4.0", "--force")[0] == 0
+    assert (place / "Dockerfile").read_text() == "FROM major\n"
+    fs.atomic_write(root / "template/v1/v1.4/Dockerfile", b"FROM minor\n")
+    code, _, err = call(PATCH, "1.4.0", "--force")
+    assert code == 0
+    assert "Dockerfile is replaced; the old one was different" in err
+    assert (place / "Dockerfile").read_text() == "FROM minor\n"
+    # A new major line's template must be there: no fallback to another line's.
+    assert call(MAJOR, "1.4.0")[0] == 0
+    assert (root / "build_artifacts/v2/v2.0/v2.0.0/Dockerfile").read_text() == "FROM base\n"
+    assert not (root / "template/v2/v2.0").exists()
+
+
+def test_the_reviewers_tables(root: Path, call: Call) -> None:
+    """Per type: what may move how far, what is new, removed, pinned, and by which file; a later type shows what differs."""
+    target = root / "build_artifacts/v1/v1.4/v1.4.1"
+    fs.atomic_write(target / "cpu.additional_packages_env.in", b"conda-forge::mlflow[version='>=2']\n")
+    fs.atomic_write(target / "cpu.pinned_env.in", b"# why\nnumpy<2.2.9\nlibcurl<9\n")
+    path = root / "template/v1/variants.toml"
+    path.write_text(f"removed_packages = ['tzdata']\n{path.read_text()}")
+    code, out, err = call(PATCH, "1.4.0", "--json")
+    assert code == 0
+    lines = [line.split("  ") for line in err.splitlines() if line.startswith("    ")]
+    table = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert table[:10] == [
+        ["cpu: 3 packages (1 new, 1 removed, 1 only pinned, 1 pinned too)"],
+        ["package", "installed", "may move to", "note", "pinned by"],
+        ["mlflow", "-", ">=2", "new"],
+        ["python", "3.11.9", "<3.12.0", "was unbounded, pythonesque"],
+        ["numpy", "2.2.1", "<2.3.0", "cpu.pinned_env.in:2 <2.2.9"],
+        ["tzdata", "2024a", "removed"],
+        ["libcurl", "-", "<9", "only in cpu.pinned_env.in:3"],
+        ["gpu: 2 packages (1 removed); 2 as in cpu"],
+        ["package", "installed", "may move to", "note", "pinned by"],
+        ["numpy", "2.2.1", "<2.3.0"],
+    ]
+    rows = {row["name"]: row for row in json.loads(out)["types"]["cpu"]}
+    assert (rows["tzdata"]["status"], rows["mlflow"]["status"], rows["libcurl"]["status"]) == (
+        "removed",
+        "new",
+        "pinned",
+    )
+    assert rows["numpy"]["pins"] == ["build_artifacts/v1/v1.4/v1.4.1/cpu.pinned_env.in:2 <2.2.9"]
 
 
 def test_assets(root: Path, call: Call) -> None:

@@ -21,6 +21,7 @@ from lockyard.version import Bump, Version, bump, release_dir
 
 _MINOR_RE = re.compile(r"v\d+\.\d+")
 _TYPE_RE = re.compile(r"([a-z0-9]+(?:[-_][a-z0-9]+)*)\.(?:env\.in|env\.out|lock\.json)")
+_PATIENCE = 10.0  # seconds: two creates follow each other; a build takes longer than anyone waits
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def create_release(
         toolbox.log.warning(warning)
     if dry_run:
         return CreateResult(plan, written=False)
-    with workspace.lock():
+    with workspace.lock(patience=_PATIENCE, tell=toolbox.log.info):
         # What was planned before the lock was held may be overtaken by another command.
         fresh = dataclasses.replace(workspace)
         now = _request(toolbox, fresh, base, part, target)

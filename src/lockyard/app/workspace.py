@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +33,16 @@ class Workspace:
         """Return the place of a built image: an OCI layout, `build.json` and `tests.json`."""
         return self.root / "out" / str(version) / image_type / platform
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Hold the distribution's write lock; raise `LockyardError` when another command does."""
-        return fs.lock(self.state_dir / "lock")
+    def lock(
+        self, *, patience: float = 0.0, tell: Callable[[str], object] | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold the distribution's write lock.
+
+        Raises:
+            LockyardError: another command does, and still after `patience` seconds; `tell` is told of the waiting.
+
+        """
+        return fs.lock(self.state_dir / "lock", patience=patience, tell=tell)
 
     def line_path(self, version: Version) -> Path:
         """Return the path of the major line's `variants.toml`."""

@@ -40,7 +40,8 @@ class Context:
 
         workspace = open_workspace(self.root.resolve() if self.root else find_root(Path.cwd()))
         if fs.leftovers(workspace.root):
-            with workspace.lock():
+            # Another command may be in the middle of a write: what lies about now is gone when it ends.
+            with workspace.lock(patience=10.0, tell=self.toolbox.log.info):
                 for line in fs.restore_leftovers(workspace.root):
                     self.toolbox.log.warning(line)
         return workspace
