@@ -21,6 +21,7 @@ from lockyard.app.published import (
     read_record,
     to_push,
 )
+from lockyard.app.sbom import attach_after
 from lockyard.app.staging import attach, read_staged
 from lockyard.app.targets import Place, aim, open_places, present, resolve
 from lockyard.app.texts import write_texts_after
@@ -241,6 +242,7 @@ def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
         if job.request.image_refs is not None:
             fs.atomic_write(job.request.image_refs, "".join(f"{line}\n" for line in result.lines).encode())
         journal.remove()
+    attach_after(toolbox, workspace, version, job.request.image_types, job.places)
     write_texts_after(toolbox, workspace, version, only_again=True)
     return result
 

@@ -20,6 +20,7 @@ from lockyard.registry.referrers import (
     CREATED,
     EMPTY,
     TEST_RECORD,
+    Referrer,
     fallback_tag,
     newest_first,
     parse_referrers,
@@ -88,15 +89,32 @@ def attach(toolbox: Toolbox, workspace: Workspace, place: Place, digest: str, te
     record = parse_record(text, source="the record")
     if str(record.manifest) != digest:
         raise ImageTestError(f"the record is of {record.manifest}, not of {digest}")
+    created = toolbox.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    annotations = {CREATED: created, "lockyard.image-type": record.image_type, "lockyard.platform": record.platform}
+    return attach_payload(workspace, place, digest, text.encode(), artifact_type=TEST_RECORD, annotations=annotations)
+
+
+def attach_payload(
+    workspace: Workspace,
+    place: Place,
+    digest: str,
+    payload: bytes,
+    *,
+    artifact_type: str,
+    annotations: Mapping[str, str],
+) -> str:
+    """Attach a small file to the image `digest` as a referrer, and return the digest of what says so.
+
+    Raises:
+        RegistryError: the image is not there, or the registry refuses.
+
+    """
     body = place.port.get_manifest(digest)
     if body is None:
         raise RegistryError(f"{place.name}@{digest} is not there", hint="push it to the staging repository first")
     subject = Descriptor.of(str(json.loads(body).get("mediaType") or MediaType.MANIFEST), body)
-    payload = text.encode()
-    created = toolbox.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    annotations = {CREATED: created, "lockyard.image-type": record.image_type, "lockyard.platform": record.platform}
     manifest = referrer_manifest(
-        subject, Descriptor.of(TEST_RECORD, payload), artifact_type=TEST_RECORD, annotations=annotations
+        subject, Descriptor.of(artifact_type, payload), artifact_type=artifact_type, annotations=annotations
     )
     with fs.temporary_directory(workspace.state_dir, "record") as scratch:
         for data in (EMPTY, payload):
@@ -107,6 +125,19 @@ def attach(toolbox: Toolbox, workspace: Workspace, place: Place, digest: str, te
     return made
 
 
+def attached(place: Place, digest: str) -> frozenset[Referrer]:
+    """Return what is attached to an image.
+
+    Raises:
+        RegistryError: the list is malformed, or the registry refuses.
+
+    """
+    source = f"{place.name}@{digest}"
+    listed = place.port.referrers(digest)
+    tagged = place.port.get_manifest(fallback_tag(digest))
+    return frozenset((*parse_referrers(listed, source=source), *parse_referrers(tagged, source=source)))
+
+
 def read_record(place: Place, digest: str) -> bytes | None:
     """Return the newest record of image tests of an image, `None` when it has none.
 
@@ -114,11 +145,7 @@ def read_record(place: Place, digest: str) -> bytes | None:
         RegistryError: what the registry has is malformed.
 
     """
-    source = f"{place.name}@{digest}"
-    listed = place.port.referrers(digest)
-    tagged = place.port.get_manifest(fallback_tag(digest))
-    found = {*parse_referrers(listed, source=source), *parse_referrers(tagged, source=source)}
-    for referrer in newest_first(found, TEST_RECORD):
+    for referrer in newest_first(attached(place, digest), TEST_RECORD):
         manifest = place.port.get_manifest(referrer.digest)
         if manifest is None:
             continue

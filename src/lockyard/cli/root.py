@@ -53,6 +53,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "generate-dependency-report": "reports",
         "support": "reports",
         "scan": "scan",
+        "generate-sbom": "sbom",
     },
     "Machinery": {"cache": "cache", "completion": "completion"},
 }

@@ -117,7 +117,10 @@ def cyclonedx(bill: Bill) -> str:
     refs = {name: component.bom_ref for name, component in parts.items()}
     bom.dependencies = [
         Dependency(root.bom_ref, [Dependency(component.bom_ref) for component in below]),
-        *(Dependency(refs[name], [Dependency(refs[word]) for word in words]) for name, words in bill.graph.requires.items()),
+        *(
+            Dependency(refs[name], [Dependency(refs[word]) for word in words])
+            for name, words in bill.graph.requires.items()
+        ),
         *(Dependency(component.bom_ref) for component in below[len(parts) :]),
     ]
     return JsonV1Dot6(bom).output_as_string(indent=1) + "\n"
@@ -274,7 +277,8 @@ def _document(bill: Bill) -> "Document":
     ]
     names = {name for package in bill.packages if package.license for name in _REF_RE.findall(package.license)}
     texts = [
-        ExtractedLicensingInfo(name, extracted_text=f"{name}, as the recipe of a package names it") for name in sorted(names)
+        ExtractedLicensingInfo(name, extracted_text=f"{name}, as the recipe of a package names it")
+        for name in sorted(names)
     ]
     return Document(info, packages=packages, relationships=links, extracted_licensing_info=texts)
 
