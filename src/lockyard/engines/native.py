@@ -24,6 +24,8 @@ from lockyard.oci.values import Digest
 from lockyard.ports import Log
 
 _SHOWN_CLOBBERS = 10
+_LAYERS_AT_ONCE = 4
+"""Reading and hashing of so many layers feeds any number of compressing threads; more would only want memory."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class _Job:
         """Make the layers of the packages, then that of the history."""
         placed = self._place()
         groups = self.request.plan.group(self.request.packages)
-        workers = max(1, min(self.request.workers, len(groups)))
+        workers = max(1, min(self.request.workers, _LAYERS_AT_ONCE, len(groups)))
         with (
             self.log.progress("layers", len(groups), "layers") as advance,
             contextlib.ExitStack() as stack,
@@ -88,11 +90,13 @@ class _Job:
             pool = ThreadPoolExecutor(workers, thread_name_prefix="layer")
             # On a failure, layers that have not begun are dropped.
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-            jobs = [
-                pool.submit(self._packages, name, [placed[item.dist] for item in packages], advance)
-                for name, packages in groups.items()
-            ]
-            layers = [job.result() for job in jobs]
+            # Big ones first, so that threads finish together.
+            order = sorted(groups, key=lambda name: -sum(item.size or 0 for item in groups[name]))
+            jobs = {
+                name: pool.submit(self._packages, name, [placed[item.dist] for item in groups[name]], advance)
+                for name in order
+            }
+            layers = [jobs[name].result() for name in groups]
         return (*layers, self._history(), *self._scripted())
 
     def _place(self) -> dict[str, _Placed]:
@@ -192,12 +196,13 @@ class _Job:
 
     def _with_parents(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Give each directory once, before what is in it, the same in every layer."""
-        seen: set[bytes] = set()
+        seen: set[bytes] = {b""}
         for entry in entries:
-            for parent in self.linker.parents(entry.path):
-                if parent.path not in seen:
-                    seen.add(parent.path)
-                    yield parent
+            if entry.path.rpartition(b"/")[0] not in seen:
+                for parent in self.linker.parents(entry.path):
+                    if parent.path not in seen:
+                        seen.add(parent.path)
+                        yield parent
             if entry.kind != "directory" or entry.path not in seen:
                 seen.add(entry.path)
                 yield entry

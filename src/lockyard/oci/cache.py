@@ -92,7 +92,7 @@ class BlobCache:
                 blob = make(stream.write)
                 stream.flush()
                 os.fchmod(stream.fileno(), 0o444)  # hard-linked into layouts: nobody writes to it
-                os.fsync(stream.fileno())
+            # Not synchronised to the disk: a blob that a crash of the machine cut short is found when it is used.
             path = directory / blob.digest.hex
             Path(part).replace(path)
         except BaseException:

@@ -7,16 +7,13 @@ bytes are equal, never with 0, whose bytes depend on the machine.
 """
 
 import collections
-import contextlib
+import functools
 import hashlib
-import queue
 import struct
-import threading
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from lockyard.errors import BuildError
 from lockyard.oci.values import Digest, MediaType
@@ -27,12 +24,13 @@ EPOCH = 315532800
 GZIP_LEVEL = 4
 ZSTD_LEVEL = 3
 BLOCK = 1 << 20
-_PENDING = 8  # blocks in flight per layer: bounds memory
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, unknown system
 _ZEROS = bytes(512)
 _TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "directory": b"5"}
 
-Sink = Callable[[bytes], object]
+Buffer = bytes | bytearray
+Sink = Callable[[Buffer], object]
+"""Takes bytes, which are not changed afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class LayerBlob:
 class Compressor(Protocol):
     """Takes bytes, gives compressed bytes to its sink."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Take bytes."""
 
     def close(self) -> None:
@@ -91,7 +89,7 @@ def write_layer(
 ) -> LayerBlob:
     """Write the entries as one compressed layer to `sink` and return what was written.
 
-    `executor` runs deflate blocks (threads); neither it nor `threads` changes a byte.
+    `executor` runs deflate blocks on at most `threads` threads; neither changes a byte.
 
     Raises:
         BuildError: an entry is not what it says it is.
@@ -100,40 +98,67 @@ def write_layer(
     out = _Hashed(sink)
     compressor = _compressor(compression, out.write, executor, threads)
     plain = _Hashed(compressor.write)
-    with _piped(plain.write) as write:
-        write_tar(entries, write)
+    write_tar(entries, plain.write)
     compressor.close()
     media_type = MediaType.LAYER_ZSTD if compression == "zstd" else MediaType.LAYER_GZIP
     return LayerBlob(media_type, out.digest, out.size, plain.digest, plain.size)
 
 
 def write_tar(entries: Iterable[Entry], sink: Sink) -> None:
-    """Write an uncompressed tar of the entries, in their order.
+    """Write an uncompressed tar of the entries, in their order, in pieces of `BLOCK` bytes and a last shorter one.
 
     Raises:
         BuildError: a file gives more or fewer bytes than its size.
 
     """
-    buffer = bytearray()
+    blocks = _Blocks(sink)
     for entry in entries:
-        buffer += header(entry)
+        blocks.add(header(entry))
         if entry.kind == "file":
             left = entry.size
             for chunk in entry.chunks():
                 left -= len(chunk)
-                buffer += chunk
-                if len(buffer) >= BLOCK:
-                    sink(bytes(buffer))
-                    buffer.clear()
+                blocks.add(chunk)
             if left:
                 raise BuildError(
                     f"{entry.path.decode(errors='replace')} is {entry.size - left} bytes, not {entry.size}"
                 )
-            buffer += _ZEROS[: -entry.size % 512]
-        if len(buffer) >= BLOCK:
-            sink(bytes(buffer))
-            buffer.clear()
-    sink(bytes(buffer) + _ZEROS * 2)
+            blocks.add(_ZEROS[: -entry.size % 512])
+    blocks.add(_ZEROS * 2)
+    blocks.close()
+
+
+class _Blocks:
+    """Gathers bytes into blocks, each handed on as it is: every byte is copied once on its way to the compressor."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._block = bytearray(BLOCK)
+        self._view = memoryview(self._block)
+        self._used = 0
+
+    def add(self, data: bytes) -> None:
+        used, size = self._used, len(data)
+        if used + size < BLOCK:  # nearly always
+            self._view[used : used + size] = data
+            self._used = used + size
+            return
+        view = memoryview(data)
+        while view:
+            part = view[: BLOCK - self._used]
+            self._view[self._used : self._used + len(part)] = part
+            self._used += len(part)
+            view = view[len(part) :]
+            if self._used == BLOCK:
+                self._sink(self._block)
+                # The sink may still hold that one.
+                self._block = bytearray(BLOCK)
+                self._view = memoryview(self._block)
+                self._used = 0
+
+    def close(self) -> None:
+        if self._used:
+            self._sink(bytes(self._view[: self._used]))
 
 
 def header(entry: Entry) -> bytes:
@@ -220,7 +245,7 @@ class _Hashed:
         self._state = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         self._state.update(data)
         self.size += len(data)
         self._sink(data)
@@ -231,23 +256,30 @@ class _Hashed:
 
 
 def _compressor(compression: Compression, sink: Sink, executor: Executor, threads: int) -> Compressor:
-    return GzipBlocks(sink, executor) if compression == "gzip" else ZstdStream(sink, threads)
+    return GzipBlocks(sink, executor, threads) if compression == "gzip" else ZstdStream(sink, threads)
 
 
 class GzipBlocks:
-    """One gzip member (RFC 1952) whose deflate blocks are independent; bytes do not depend on the executor."""
+    """One gzip member (RFC 1952) whose deflate blocks are independent; bytes do not depend on the executor.
 
-    def __init__(self, sink: Sink, executor: Executor) -> None:
+    At most `threads` + 2 blocks are on their way: that bounds memory.
+    """
+
+    def __init__(self, sink: Sink, executor: Executor, threads: int = 2) -> None:
         self._sink = sink
         self._executor = executor
+        self._most = max(1, threads) + 2
         self._pending: collections.deque[Future[bytes]] = collections.deque()
         self._buffer = bytearray()
         self._crc = 0
         self._size = 0
         sink(_GZIP_HEADER)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Take bytes; whole blocks start to compress."""
+        if not self._buffer and len(data) == BLOCK:
+            self._push(data)
+            return
         self._buffer += data
         while len(self._buffer) >= BLOCK:
             self._push(bytes(self._buffer[:BLOCK]))
@@ -260,22 +292,28 @@ class GzipBlocks:
         self._drain(0)
         self._sink(_deflate(b"", last=True) + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
 
-    def _push(self, block: bytes) -> None:
-        self._crc = zlib.crc32(block, self._crc)
+    def _push(self, block: Buffer) -> None:
+        self._crc = _zlib_ng().crc32(block, self._crc)
         self._size += len(block)
         self._pending.append(self._executor.submit(_deflate, block))
-        self._drain(_PENDING)
+        self._drain(self._most)
 
     def _drain(self, keep: int) -> None:
         while len(self._pending) > keep:
             self._sink(self._pending.popleft().result())
 
 
-def _deflate(block: bytes, *, last: bool = False) -> bytes:
+@functools.cache
+def _zlib_ng() -> Any:
     from zlib_ng import zlib_ng
 
-    state = zlib_ng.compressobj(GZIP_LEVEL, zlib_ng.DEFLATED, -15)
-    return bytes(state.compress(block) + state.flush(zlib_ng.Z_FINISH if last else zlib_ng.Z_FULL_FLUSH))
+    return zlib_ng
+
+
+def _deflate(block: Buffer, *, last: bool = False) -> bytes:
+    library = _zlib_ng()
+    state = library.compressobj(GZIP_LEVEL, library.DEFLATED, -15)
+    return bytes(state.compress(block) + state.flush(library.Z_FINISH if last else library.Z_FULL_FLUSH))
 
 
 class ZstdStream:
@@ -289,7 +327,7 @@ class ZstdStream:
         self._sink = sink
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Take bytes."""
         out = self._stream.compress(data)
         if out:
@@ -298,33 +336,3 @@ class ZstdStream:
     def close(self) -> None:
         """End the frame."""
         self._sink(self._stream.flush())
-
-
-@contextlib.contextmanager
-def _piped(sink: Sink) -> Iterator[Sink]:
-    """Give a sink that another thread empties: reading files, and hashing with compressing, go on at the same time."""
-    pending: queue.Queue[bytes | None] = queue.Queue(_PENDING)
-    failures: list[BaseException] = []
-
-    def consume() -> None:
-        while (data := pending.get()) is not None:
-            if not failures:
-                try:
-                    sink(data)
-                except BaseException as error:  # noqa: BLE001 - raised again in the producing thread
-                    failures.append(error)
-
-    def put(data: bytes) -> None:
-        if failures:
-            raise failures[0]
-        pending.put(data)
-
-    thread = threading.Thread(target=consume, name="layer-writer", daemon=True)
-    thread.start()
-    try:
-        yield put
-    finally:
-        pending.put(None)
-        thread.join()
-    if failures:
-        raise failures[0]

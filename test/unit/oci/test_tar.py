@@ -114,7 +114,7 @@ def test_a_layer_is_what_its_description_says(compression: Compression) -> None:
 
 
 def test_a_failure_of_the_sink_reaches_the_caller() -> None:
-    def full(_: bytes) -> None:
+    def full(_: bytes | bytearray) -> None:
         raise OSError(28, "No space left on device")
 
     with ThreadPoolExecutor(1) as executor, pytest.raises(OSError, match="No space left"):
