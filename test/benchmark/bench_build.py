@@ -1,0 +1,345 @@
+"""`build` on about 1.3 GB of real packages, against `docker build` of the same lock by py-rattler, and against its own compressor.
+
+Docker gets the best case: the packages and the installer are in the build context, bound into the one RUN by BuildKit, no network.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockyard.engines.daemon import open_daemon
+from lockyard.engines.native import NativeEngine
+from lockyard.engines.request import BuildRequest, BuiltImage
+from lockyard.oci.cache import BlobCache
+from lockyard.oci.layout import read_layout
+from lockyard.oci.tar import BLOCK, GzipBlocks
+from support.bases import open_base
+from support.bench import ROOT, Command, Timing, measure, report
+from support.bench_channel import FIRST, SECOND, bench_channel, median_package, names
+from support.demo import demo_base
+from support.docker_registry import DockerRegistry, docker_registry
+from support.effects import RecordingLog
+from support.require import need
+
+VARIANTS = """schema = 1
+channels = ["file:channel"]
+[variants.cpu]
+base = "rootfs:base.tar.zst"
+virtual-packages = { __glibc = "2.36", __linux = "5.10", __unix = "0" }
+"""
+INSTALL = """\
+import asyncio, sys
+from pathlib import Path
+import rattler
+
+async def main():
+    paths = sorted(Path("/context/packages").iterdir())
+    records = [await rattler.RepoDataRecord.from_package_archive(path) for path in paths]
+    await rattler.install(
+        records, target_prefix="/opt/conda", cache_dir="/tmp/cache", show_progress=False,
+        platform=rattler.Subdir("linux-64"),
+    )
+    await asyncio.sleep(0.05)
+
+asyncio.run(main())
+"""
+DOCKERFILE = """\
+FROM localhost/lockyard-bench-base:1
+ENV PATH=/opt/conda/bin:/usr/sbin:/usr/bin:/sbin:/bin CONDA_PREFIX=/opt/conda
+RUN --mount=type=bind,target=/context \\
+    PYTHONPATH=/context/site /context/tool/bin/python -B /context/install.py && rm -rf /tmp/cache
+"""
+NAME = "localhost/lockyard-bench:docker"
+
+
+@dataclass
+class Site:
+    """The distribution, its caches, and the context of the same thing for Docker."""
+
+    place: Path
+    registry: DockerRegistry
+    docker: str = shutil.which("docker", path="/usr/bin:/usr/local/bin") or "docker"
+
+    @property
+    def root(self) -> Path:
+        return self.place / "site"
+
+    @property
+    def cache(self) -> Path:
+        return self.place / "cache"
+
+    @property
+    def env(self) -> dict[str, str]:
+        own = {"LOCKYARD_CACHE_DIR": str(self.cache), "DOCKER_CONFIG": str(self.registry.docker_config)}
+        return {**os.environ, **own, "DOCKER_BUILDKIT": "1"}
+
+    def lockyard(self, *args: str) -> list[str]:
+        return [sys.executable, str(ROOT / "src/main.py"), "-q", "--root", str(self.root), *args]
+
+    def run(self, *argv: str) -> str:
+        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{argv}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    def build(self, version: str) -> str:
+        return self.run(*self.lockyard("build", version, "--skip-tests", "--no-load"))
+
+    def digest(self, version: str) -> str:
+        index = json.loads((self.root / "out" / version / "cpu/linux-64/index.json").read_text())
+        return str(index["manifests"][0]["digest"])
+
+    def forget(self, *, blobs: bool = True) -> None:
+        """Remove what builds made; the packages stay."""
+        shutil.rmtree(self.root / "out", ignore_errors=True)
+        if blobs:
+            shutil.rmtree(self.cache / "blobs", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two locked releases, the second with one package of median size built again; the packages are in the cache."""
+    need("debian", "docker", "registry")
+    place = tmp_path_factory.mktemp("bench")
+    with docker_registry(place / "registry") as registry:
+        site = Site(place, registry)
+        (site.root / "template/v1").mkdir(parents=True)
+        (site.root / "lockyard.toml").write_text('name = "bench"\n')
+        (site.root / "template/v1/variants.toml").write_text(VARIANTS)
+        (site.root / "base.tar.zst").symlink_to(demo_base().absolute())
+        for version, edition in (("1.0.0", FIRST), ("1.0.1", SECOND)):
+            release = site.root / f"build_artifacts/v1/v1.0/v{version}"
+            release.mkdir(parents=True)
+            if version == "1.0.1":
+                (release / "source-version.txt").write_text("1.0.0\n")
+            (site.root / "channel").unlink(missing_ok=True)
+            (site.root / "channel").symlink_to(bench_channel().absolute() / edition)
+            (release / "cpu.env.in").write_text("\n".join(["python", "numpy", "pandas", *names(), ""]))
+            update = ("--update", median_package()) if version == "1.0.1" else ()
+            site.run(*site.lockyard("lock", version, *update))
+            site.build(version)
+        yield site
+        subprocess.run([site.docker, "rmi", "-f", NAME], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def context(site: Site) -> Path:
+    """The build context: packages, a Python with py-rattler, the script, the Dockerfile; the base is in the daemon."""
+    import rattler
+
+    place = site.place / "context"
+    lock = json.loads((site.root / "build_artifacts/v1/v1.0/v1.0.0/cpu.lock.json").read_text())
+    (place / "packages").mkdir(parents=True)
+    for package in lock["packages"]["linux-64"]:
+        path = package["url"].removeprefix("file:channel/")
+        os.link(bench_channel() / FIRST / path, place / "packages" / Path(path).name)
+    tool = {"python", "tzdata", "bzip2", "libexpat", "libffi", "libgcc", "liblzma", "libsqlite", "libuuid", "libxcrypt",
+            "libzlib", "ncurses", "openssl", "readline", "ca-certificates"}  # fmt: skip
+    wanted = [path for path in (place / "packages").iterdir() if path.name.rsplit("-", 2)[0] in tool]
+    script = INSTALL.replace("/opt/conda", str(place / "tool")).replace("/tmp/cache", str(site.place / "tool-cache"))
+    script = script.replace('sorted(Path("/context/packages").iterdir())', repr([*map(str, wanted)]))
+    site.run(sys.executable, "-c", script)
+    shutil.copytree(Path(rattler.__file__).parent, place / "site" / "rattler")
+    (place / "install.py").write_text(INSTALL)
+    (place / "Dockerfile").write_text(DOCKERFILE)
+    base = open_base(site.place, f"rootfs:{demo_base().absolute()}")
+    daemon = open_daemon(os.environ, RecordingLog())
+    assert daemon is not None
+    with contextlib.closing(daemon):
+        daemon.load(base.image, base.blobs, "localhost/lockyard-bench-base:1")
+    return place
+
+
+def docker_build(site: Site, context: Path) -> Command:
+    def prepare() -> None:
+        site.run(site.docker, "builder", "prune", "-af")
+        subprocess.run([site.docker, "rmi", "-f", NAME], capture_output=True, check=False)
+
+    argv = [site.docker, "build", "--no-cache", "--network=none", "-q", "-t", NAME, str(context)]
+    return Command(argv, env=site.env, prepare=prepare)
+
+
+def daemon_of(site: Site) -> str:
+    info = json.loads(site.run(site.docker, "info", "--format", "{{json .}}"))
+    return f"dockerd {info['ServerVersion']}, storage driver {info['Driver']}, BuildKit"
+
+
+def unpacked(site: Site, version: str = "1.0.0") -> int:
+    record = json.loads((site.root / "out" / version / "cpu/linux-64/build.json").read_text())
+    return sum(layer["uncompressed"] for layer in record["layers"])
+
+
+def show(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with capsys.disabled():
+        print(text)
+
+
+def test_cold_against_docker(site: Site, context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site.build("1.0.0")
+    size = unpacked(site)
+    cold = Command(
+        site.lockyard("build", "1.0.0", "--skip-tests", "--no-load"), env=site.env, prepare=site.forget
+    )  # fmt: skip
+    found = measure({"lockyard build": cold, "docker build": docker_build(site, context)}, runs=3)
+    ours, theirs = found["lockyard build"], found["docker build"]
+    assert (
+        site.run(site.docker, "run", "--rm", NAME, "python", "-c", "import numpy, scipy, pandas; print('ok')") == "ok\n"
+    )
+    lines = [f"{size / 1e9:.2f} GB of files; {daemon_of(site)}"]
+    lines.append(f"docker build / lockyard build: {theirs.median / ours.median:.1f} (goal 3)")
+    show(capsys, report("cold build", found, *lines))
+
+
+def test_build_and_push_against_docker(site: Site, context: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def push(command: Command, counter: list[int], argv: Callable[[str], list[list[str]]]) -> Callable[[], None]:
+        def both() -> None:
+            counter[0] += 1
+            repository = f"{site.registry.host}/bench-{counter[0]}"
+            site.run(*command.argv)
+            for line in argv(repository):
+                site.run(*line)
+
+        return both
+
+    counter = [0]
+    cold = Command(site.lockyard("build", "1.0.0", "--skip-tests", "--no-load"))
+    theirs = docker_build(site, context)
+    pairs: dict[str, tuple[Callable[[], object], Callable[[], None]]] = {
+        "lockyard build, push": (
+            site.forget, push(cold, counter, lambda repository: [
+                site.lockyard("push", "1.0.0", "--skip-tests", "--target-ecr-repo", repository)
+            ]),
+        ),
+        "docker build, push": (
+            theirs.prepare or (lambda: None), push(theirs, counter, lambda repository: [
+                [site.docker, "tag", NAME, f"{repository}:1"], [site.docker, "push", "-q", f"{repository}:1"]
+            ]),
+        ),
+    }  # fmt: skip
+    found: dict[str, Timing] = {}
+    for _ in range(2):
+        for name, (prepare, both) in pairs.items():
+            prepare()
+            one = measure({name: both}, runs=1)[name]
+            found.setdefault(name, Timing()).walls.append(one.median)
+            found[name].cpus.append(0.0)
+    ours, other = (found[name].median for name in pairs)
+    show(capsys, report("build and push", found, f"docker / lockyard: {other / ours:.1f} (goal 8)"))
+
+
+def test_one_package_and_nothing_changed(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = site.place / "kept-blobs"
+    site.forget()
+    site.build("1.0.0")
+    digest = site.digest("1.0.0")
+    shutil.copytree(site.cache / "blobs", kept, copy_function=os.link)
+
+    def changed() -> None:
+        site.forget()
+        shutil.copytree(kept, site.cache / "blobs", copy_function=os.link)
+
+    def unchanged() -> None:
+        site.forget(blobs=False)
+        site.build("1.0.0")
+
+    argv = partial(site.lockyard, "build", "--skip-tests", "--no-load")
+    found = measure(
+        {
+            "cold": Command(argv("1.0.0"), env=site.env, prepare=site.forget),
+            "one package changed": Command(argv("1.0.1"), env=site.env, prepare=changed),
+            "nothing changed": Command(argv("1.0.0"), env=site.env, prepare=unchanged),
+        },
+        runs=3,
+    )
+    assert site.digest("1.0.0") == digest
+    cold, one, none = found.values()
+    show(
+        capsys,
+        report(
+            f"builds of {unpacked(site) / 1e9:.2f} GB; changed: {median_package()}", found,
+            f"cold / one package changed: {cold.median / one.median:.1f} (goal 10)",
+            f"nothing changed: {none.least:.2f} s (goal under 1 s), the same digest",
+        ),
+    )  # fmt: skip
+
+
+def test_layers_against_their_compressor(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of layer production (reading, checking, tar, two hashes, writing) against deflate of the same bytes."""
+    site.build("1.0.0")
+    layout = read_layout(site.root / "out/1.0.0/cpu/linux-64")
+    request = _request_of(site, monkeypatch)
+    tars = []
+    above = layout.image.layers[len(request.base.image.layers) :]
+    for number, layer in enumerate(above):
+        path = site.place / f"layer-{number}.tar"
+        inflate = zlib.decompressobj(31)
+        with layout.blob(layer.descriptor.digest).open("rb") as stream, path.open("wb") as out:
+            while data := stream.read(BLOCK):
+                out.write(inflate.decompress(data))
+        tars.append(path)
+    tars.sort(key=lambda path: -path.stat().st_size)
+    workers = request.workers
+
+    def produce() -> None:
+        site.forget()
+        NativeEngine(BlobCache(site.cache), RecordingLog()).build(request)
+
+    def compress() -> None:
+        with ThreadPoolExecutor(workers) as executor, ThreadPoolExecutor(workers) as layers:
+
+            def one(path: Path) -> None:
+                blocks = GzipBlocks(lambda _: None, executor, workers)
+                with path.open("rb") as stream:
+                    while data := stream.read(BLOCK):
+                        blocks.write(data)
+                blocks.close()
+
+            list(layers.map(one, tars))
+
+    found = measure({"compressor alone": compress, "layer production": produce}, runs=3)
+    alone, whole = found.values()
+    size = sum(path.stat().st_size for path in tars)
+    for path in tars:
+        path.unlink()
+    show(
+        capsys,
+        report(
+            f"layers: {size / 1e9:.2f} GB, {workers} workers", found,
+            f"{size / 1e6 / whole.median:.0f} MB/s of {size / 1e6 / alone.median:.0f} MB/s: "
+            f"{alone.median / whole.median:.0%} by wall, {alone.cpu / whole.cpu:.0%} by processor time (goal 70 %)",
+        ),
+    )  # fmt: skip
+
+
+def _request_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
+    """Return what `build` asks the engine for."""
+    from lockyard.cli.root import run
+
+    seen: list[BuildRequest] = []
+    real = NativeEngine.build
+
+    def build(self: NativeEngine, request: BuildRequest) -> BuiltImage:
+        seen.append(request)
+        return real(self, request)
+
+    monkeypatch.setattr(NativeEngine, "build", build)
+    assert run(site.lockyard("build", "1.0.0", "--skip-tests", "--no-load")[2:], environ=_environ(site)) == 0
+    monkeypatch.undo()
+    return seen[0]
+
+
+def _environ(site: Site) -> Mapping[str, Any]:
+    return site.env
