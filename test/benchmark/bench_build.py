@@ -33,6 +33,8 @@ from support.docker_registry import DockerRegistry, docker_registry
 from support.effects import RecordingLog
 from support.require import need
 
+pytestmark = pytest.mark.timeout(3600)
+
 VARIANTS = """schema = 1
 channels = ["file:channel"]
 [variants.cpu]
