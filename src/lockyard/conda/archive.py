@@ -41,7 +41,7 @@ def unpack(archive: Path, target: Path) -> None:
         if archive.name.endswith(".conda"):
             _unpack_conda(archive, out)
         else:
-            with tarfile.open(archive, "r|bz2") as tar:
+            with tarfile.open(archive, "r|bz2", bufsize=_CHUNK) as tar:
                 out.add(tar)
     except _BAD_ARCHIVE as error:
         raise BuildError(f"the archive is damaged: {error}", hint="ask the channel's owner") from error
@@ -61,7 +61,7 @@ def _unpack_conda(archive: Path, out: "_Unpacker") -> None:
                 with (
                     outer.open(names[0]) as raw,
                     zstandard.ZstdDecompressor().stream_reader(raw) as stream,
-                    tarfile.open(fileobj=stream, mode="r|") as tar,
+                    tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as tar,
                 ):
                     out.add(tar)
             except zstandard.ZstdError as error:
