@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from demochannel.editions import EDITIONS
 from lockyard.conda.archive import unpack
 from lockyard.conda.lock import LockedPackage
 from lockyard.extracted import DirectoryReader
@@ -23,13 +24,12 @@ pytestmark = pytest.mark.integration
 Installed = tuple[dict[str, Item], list[LockedPackage], Path]
 
 
-def install(archives: Iterable[Path], prefix: str, work: Path, ignored: tuple[str, ...] = ()) -> Installed:
+def install(archives: Iterable[Path], prefix: str, work: Path) -> Installed:
     """Install with rattler; return the prefix, the packages in install order, and where Lockyard extracted them."""
     import rattler
 
     async def run() -> tuple[list[Any], list[Any]]:
         records = [await rattler.RepoDataRecord.from_package_archive(path.resolve()) for path in archives]
-        records = [record for record in records if record.name.normalized not in ignored]
         await rattler.install(
             records, target_prefix=work / "prefix", cache_dir=work / "cache", show_progress=False,
             alternative_target_prefix=prefix, platform=rattler.Subdir("linux-64"),
@@ -90,10 +90,26 @@ def test_awkward_packages_link_as_rattler_does(prefix: str, archives: list[Path]
     assert [line.split(" is in ")[0] for line in clobbers] == ["share/c/both.txt", "share/c/exec"]
 
 
-def test_demo_channel_links_as_rattler_does(tmp_path: Path) -> None:
-    demo_edition = demo_channel() / "2026-01"
-    packages_of = sorted([*demo_edition.glob("linux-64/*.conda"), *demo_edition.glob("noarch/*.conda")])
-    expected, packages, cache = install(packages_of, "/opt/conda", tmp_path, ignored=("postlinkzoo",))
+def newest(edition: Path) -> list[Path]:
+    """The newest package of each name, which is what an edition has added."""
+    found: dict[str, tuple[tuple[int, str, int], Path]] = {}
+    for subdir in ("linux-64", "noarch"):
+        records = json.loads((edition / subdir / "repodata.json").read_text())["packages.conda"]
+        for file_name, record in records.items():
+            rank = (record["timestamp"], record["version"], record["build_number"])
+            if record["name"] not in found or rank > found[record["name"]][0]:
+                found[record["name"]] = (rank, edition / subdir / file_name)
+    return sorted(path for _, path in found.values())
+
+
+def test_the_editions_cover_the_demo_channel() -> None:
+    names = {path.name for edition in EDITIONS for path in newest(demo_channel() / edition)}
+    assert names == {path.name for path in (demo_channel() / "pool").rglob("*.conda")}
+
+
+@pytest.mark.parametrize("edition", list(EDITIONS))
+def test_demo_channel_links_as_rattler_does(edition: str, tmp_path: Path) -> None:
+    expected, packages, cache = install(newest(demo_channel() / edition), "/opt/conda", tmp_path)
     actual, _ = image(packages, cache, "/opt/conda")
     assert prefixes.differences(expected, actual) == []
     assert len(packages) > 38
@@ -122,18 +138,3 @@ def test_the_comparison_sees_every_kind_of_fault(fault: str, archives: list[Path
     found = prefixes.differences(expected, actual)
     assert len(found) == 1
     assert found[0].startswith(f"{path}: ")
-
-
-def test_other_tools_read_our_records(archives: list[Path], tmp_path: Path) -> None:
-    """rattler reads the `conda-meta` that Lockyard writes."""
-    import rattler
-
-    _, packages, cache = install(archives, "/opt/conda", tmp_path)
-    package = next(item for item in packages if item.name == "plain")
-    reader = DirectoryReader(cache / package.dist)
-    manifest = read_manifest(package, reader, None)
-    places, _ = resolve([manifest])
-    *_, record = Linker("/opt/conda").entries(manifest, places[0], reader)
-    path = tmp_path / "record.json"
-    path.write_bytes(b"".join(record.chunks()))
-    assert str(rattler.PrefixRecord.from_path(path).name.normalized) == "plain"

@@ -1,16 +1,21 @@
 """Post-link scripts and activation: run in the sandbox, repeatable, one layer, variables of the image."""
 
+import asyncio
+import os
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lockyard.engines.materialise import materialise, placed
 from lockyard.engines.request import Base, BuildRequest
 from lockyard.errors import BuildError
 from lockyard.oci.layout import write_layout
+from lockyard.oci.linking import Linker
 from lockyard.ports import RunRequest
-from support import scripted
+from support import prefixes, scripted
 from support.packages import Package
 from support.prepared import Workshop, settings
 from support.require import need
@@ -85,6 +90,47 @@ def test_the_layer_is_seen_in_the_image(workshop: Workshop, shared: tuple[Path, 
         script = "cat /opt/conda/lib/graphviz/config6; ls /opt/conda/share/graphviz; echo $GDAL_DATA"
         done = runner.run(RunRequest(argv=("sh", "-c", script)))
     assert done.output.splitlines()[-3:] == ["private.txt", "untouched.txt", "/opt/conda/share/gdal"]
+
+
+def rattler_with_scripts(packages: list[Package], prefix: Path, work: Path) -> None:
+    """Install with rattler, which runs the scripts on this machine, in the prefix itself."""
+    import rattler
+
+    async def run() -> None:
+        archives = [package.write(work / "channel") for package in packages]
+        records = [await rattler.RepoDataRecord.from_package_archive(path.resolve()) for path in archives]
+        await rattler.install(
+            records, target_prefix=prefix, cache_dir=work / "cache", show_progress=False, execute_link_scripts=True,
+            platform=rattler.Subdir("linux-64"),
+        )  # fmt: skip
+        await asyncio.sleep(0.05)  # rattler's worker threads still drop Python objects
+
+    asyncio.run(run())
+
+
+def test_scripts_change_what_they_change_under_rattler(
+    workshop: Workshop, shared: tuple[Path, Base], tmp_path: Path
+) -> None:
+    prefix = tmp_path / "prefix"
+    packages = list(ALL)
+    rattler_with_scripts(packages, prefix, tmp_path / "rattler")
+    expected = prefixes.of_directory(prefix)
+    assert "lib/graphviz/config6" in expected
+    request = replace(scripted_request(workshop, shared[1], *packages), prefix=str(prefix))
+    prepared = workshop.prepare(request, settings())
+    assert prepared.scripted is not None
+    found = [(package, request.fetched[package.dist].directory) for package in request.packages]
+    materialise(placed(found, None), Linker(str(prefix)), workshop.place / "stage")
+    actual = prefixes.of_directory(workshop.place / "stage" / prefix.relative_to("/"))
+    for entry in prepared.scripted.entries:
+        path = os.path.relpath(entry.path.decode(), str(prefix).lstrip("/"))
+        directory, name = os.path.split(path)
+        if name.startswith(".wh."):
+            del actual[f"{directory}/{name.removeprefix('.wh.')}"]
+        else:
+            actual |= prefixes.of_entries([entry], str(prefix))
+    different = [line for line in prefixes.differences(expected, actual) if not line.startswith("conda-meta/")]
+    assert different == []
 
 
 def test_nothing_runs_twice_for_the_same_environment(workshop: Workshop, shared: tuple[Path, Base]) -> None:

@@ -3,14 +3,16 @@
 Nothing may write to these files in place; the sandbox shows the directory read-only or under an overlay.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockyard.conda.lock import LockedPackage
 from lockyard.extracted import DirectoryReader
-from lockyard.oci.contents import Manifest, PackagePath
+from lockyard.oci.contents import Manifest, PackagePath, Python, read_manifest, resolve
 from lockyard.oci.linking import Linker
 from lockyard.oci.tar import Entry
 
@@ -26,6 +28,22 @@ class PlacedPackage:
     directory: Path
 
 
+def placed(packages: Iterable[tuple[LockedPackage, Path]], python: Python | None) -> list[PlacedPackage]:
+    """Place packages (with the directories that they are extracted to), given in install order.
+
+    Raises:
+        HashMismatchError, BuildError: as `read_manifest` and `resolve`.
+
+    """
+    items = list(packages)
+    manifests = [read_manifest(package, DirectoryReader(directory), python) for package, directory in items]
+    places, _ = resolve(manifests)
+    return [
+        PlacedPackage(manifest, place, directory)
+        for manifest, place, (_, directory) in zip(manifests, places, items, strict=True)
+    ]
+
+
 def materialise(
     packages: Iterable[PlacedPackage], linker: Linker, root: Path, wanted: Callable[[str], bool] = lambda _: True
 ) -> None:
@@ -37,6 +55,7 @@ def materialise(
         HashMismatchError: a file in the package cache is not what its package says.
 
     """
+    root.mkdir(parents=True, exist_ok=True)
     made = {root}
     for package in packages:
         sources = [
@@ -82,6 +101,7 @@ def _make_directory(path: Path, made: set[Path]) -> None:
     if path in made:
         return
     _make_directory(path.parent, made)
-    path.mkdir(exist_ok=True)
-    path.chmod(0o755)
     made.add(path)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+        path.chmod(0o755)

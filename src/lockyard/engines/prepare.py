@@ -16,11 +16,11 @@ from lockyard.conda.lock import LockedPackage
 from lockyard.distribution import EnvironmentSettings
 from lockyard.engines import bytecode, scripts
 from lockyard.engines.changes import Changes, entries, joined, read_changes
-from lockyard.engines.materialise import PlacedPackage, materialise
+from lockyard.engines.materialise import PlacedPackage, materialise, placed
 from lockyard.engines.request import BuildRequest, ScriptedChanges
 from lockyard.errors import BuildError
 from lockyard.extracted import DirectoryReader
-from lockyard.oci.contents import Python, read_manifest, resolve
+from lockyard.oci.contents import Python, read_manifest
 from lockyard.oci.image import Image, canonical_json
 from lockyard.oci.linking import LINKING_VERSION, Linker
 from lockyard.oci.tar import write_tar
@@ -123,12 +123,11 @@ class Preparer:
         what = " and ".join(text for text, there in wanted if there)
         self._log.step(f"running {what} in the sandbox")
         self._must_run(request, what, 'post-link = "skip", activation = "none"')
-        placed, linker = _placed(request, request.packages)
+        packages, linker = _placed(request, request.packages)
         steps: list[Changes] = []
         variables: dict[str, str] = {}
         with fs.temporary_directory(self._environments) as stage:
-            (stage / "tree").mkdir()
-            materialise(placed, linker, stage / "tree")
+            materialise(packages, linker, stage / "tree")
             tree = stage / "tree" / request.prefix.lstrip("/")
             with self._sandbox(_as_root(request), request.base.blobs) as runner:
                 for package in running:
@@ -140,7 +139,7 @@ class Preparer:
                     variables = scripts.activation(
                         runner, tree=tree, prefix=request.prefix, path=request.path, work=stage
                     )
-            _write(stage / "result", joined(steps, _with_parents(placed)), variables)
+            _write(stage / "result", joined(steps, _with_parents(packages)), variables)
             shutil.rmtree(place, ignore_errors=True)
             (stage / "result").rename(place)
 
@@ -189,16 +188,13 @@ class Preparer:
         self._must_run(request, "compiling Python modules", "compile-pyc = false")
         needed = bytecode.closure("python", request.packages)
         with fs.temporary_directory(self._compiled) as stage:
-            for name in ("tree", "sources"):
-                (stage / name).mkdir()
-            placed, linker = _placed(request, [package for package in request.packages if package.name in needed])
-            materialise(placed, linker, stage / "tree")
+            packages, linker = _placed(request, [package for package in request.packages if package.name in needed])
+            materialise(packages, linker, stage / "tree")
             for number, job in enumerate(todo):
                 own = PlacedPackage(
                     job.manifest, {path: path for path in job.manifest.targets},
                     request.fetched[job.manifest.package.dist].directory,
                 )  # fmt: skip
-                (stage / "sources" / str(number)).mkdir()
                 wanted = set(job.modules)
                 materialise([own], linker, stage / "sources" / str(number), wanted.__contains__)
             with self._sandbox(_as_root(request), request.base.blobs) as runner:
@@ -221,20 +217,14 @@ def _as_root(request: BuildRequest) -> Image:
 
 def _placed(request: BuildRequest, packages: Sequence[LockedPackage]) -> tuple[list[PlacedPackage], Linker]:
     python = Python.of(request.packages)
-    directories = [request.fetched[package.dist].directory for package in packages]
-    manifests = [
-        read_manifest(package, DirectoryReader(directory), python)
-        for package, directory in zip(packages, directories, strict=True)
-    ]
-    places, _ = resolve(manifests)
-    placed = [PlacedPackage(*item) for item in zip(manifests, places, directories, strict=True)]
-    return placed, Linker(request.prefix, *request.owner, python)
+    found = [(package, request.fetched[package.dist].directory) for package in packages]
+    return placed(found, python), Linker(request.prefix, *request.owner, python)
 
 
-def _with_parents(placed: Sequence[PlacedPackage]) -> frozenset[str]:
+def _with_parents(packages: Sequence[PlacedPackage]) -> frozenset[str]:
     """Return all paths of packages and the directories above them."""
     paths: set[str] = set()
-    for package in placed:
+    for package in packages:
         for place in package.places.values():
             path = place
             while path and path not in paths:
