@@ -13,7 +13,7 @@ from lockyard.engines.sandbox import open_sandbox
 from lockyard.errors import BuildError, HashMismatchError
 from lockyard.oci.layout import write_layout
 from lockyard.ports import RunRequest
-from support.demo import demo_packages
+from support.demo import PYTHON, demo_packages
 from support.packages import Node, Package
 from support.prepared import Workshop, settings
 from support.require import need
@@ -21,10 +21,7 @@ from support.require import need
 pytestmark = pytest.mark.integration
 
 SITE = "lib/python3.11/site-packages"
-NAMES = (
-    "libgcc", "libstdcxx", "libzlib", "bzip2", "libexpat", "libffi", "liblzma", "libuuid", "libxcrypt", "ncurses",
-    "openssl", "readline", "libsqlite", "tzdata", "ca-certificates", "python", "noarchzoo", "click", "six",
-)  # fmt: skip
+NAMES = (*PYTHON, "noarchzoo", "click", "six")
 ODD = Package(
     "odd", noarch="python", depends=["python"],
     files={

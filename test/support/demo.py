@@ -32,6 +32,13 @@ def demo_base() -> Path:
     return build_base(cache / "base.tar.zst", cache / "work", print)
 
 
+PYTHON = (
+    "libgcc", "libstdcxx", "libzlib", "bzip2", "libexpat", "libffi", "liblzma", "libuuid", "libxcrypt", "ncurses",
+    "openssl", "readline", "libsqlite", "tzdata", "ca-certificates", "python",
+)  # fmt: skip
+"""Python and all that it needs, in install order."""
+
+
 def demo_packages(place: Path, *names: str) -> list[tuple[LockedPackage, Path]]:
     """Return packages of the first edition in install order, with the directories that they are extracted to."""
     found = []
