@@ -1,7 +1,9 @@
 """Post-link scripts and activation: run in the sandbox, repeatable, one layer, variables of the image."""
 
 import asyncio
+import json
 import os
+import pickle
 import shutil
 import tarfile
 from dataclasses import replace
@@ -19,6 +21,7 @@ from support import prefixes, scripted
 from support.packages import Package
 from support.prepared import Workshop, settings
 from support.require import need
+from support.user import run_as_user
 
 pytestmark = pytest.mark.integration
 
@@ -217,3 +220,37 @@ def test_another_machine_says_what_to_do(workshop: Workshop, shared: tuple[Path,
     with pytest.raises(BuildError, match="programs of linux-64 do not run on this linux-aarch64 machine") as error:
         workshop.prepare(request, settings(), host="linux-aarch64")
     assert 'post-link = "skip"' in (error.value.hint or "")
+
+
+AS_USER = """
+import contextlib, json, pickle, sys
+from pathlib import Path
+from lockyard.engines.prepare import Preparer
+from lockyard.engines.sandbox import open_image
+
+class Quiet:
+    def info(self, message): pass
+    step = detail = warning = info
+
+request, settings = pickle.loads(Path(sys.argv[1]).read_bytes())
+cache = Path(sys.argv[2])
+sandbox = lambda image, blobs: open_image(image, blobs, cache_dir=cache, log=Quiet())
+prepared = Preparer(cache, Quiet(), sandbox, host="linux-64").prepare(request, settings)
+print(json.dumps([prepared.scripted.digest, dict(prepared.activation)]))
+"""
+
+
+def test_an_ordinary_user_gets_the_same(workshop: Workshop, shared: tuple[Path, Base]) -> None:
+    request = scripted_request(workshop, shared[1], *ALL)
+    expected = workshop.prepare(request, settings())
+    home = workshop.place / "home"
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    (workshop.place / "request").write_bytes(pickle.dumps((request, settings())))
+    for path in (workshop.place, *workshop.place.parents, shared[0], *shared[0].parents):
+        if path.is_relative_to("/tmp") and path != Path("/tmp"):
+            path.chmod(0o755)
+    done = run_as_user(AS_USER, str(workshop.place / "request"), str(home / "cache"), home=home)
+    assert done.returncode == 0, done.stderr
+    assert expected.scripted is not None
+    assert json.loads(done.stdout) == [expected.scripted.digest, dict(expected.activation)]
