@@ -298,12 +298,13 @@ def parse_distribution(text: str, *, source: str) -> Distribution:
 
     """
     data = _toml(text, source)
+    in_tool = data.get("tool")
     if source.endswith("pyproject.toml"):
-        data = data.get("tool", {}).get("lockyard")
-        if data is None:
+        if not isinstance(in_tool, dict) or "lockyard" not in in_tool:
             raise ConfigError(f"{source} has no [tool.lockyard] table", hint='add one with name = "…"')
-    elif set(data) == {"tool"}:
-        data = data["tool"].get("lockyard", {})
+        data = in_tool["lockyard"]
+    elif set(data) == {"tool"} and isinstance(in_tool, dict):
+        data = in_tool.get("lockyard", {})
     return _validate(Distribution, data, text, source)
 
 

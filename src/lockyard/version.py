@@ -89,7 +89,7 @@ def parse_identifier(text: str) -> tuple[str, ...]:
     if len(text) > _MAX_LENGTH or not _PRE_RE.fullmatch(text):
         raise ConfigError(
             f"{text[:_MAX_LENGTH]!r} is not a pre-release identifier",
-            hint="use letters, digits and hyphens, separated by dots, such as beta.1",
+            hint="use letters, digits and hyphens, separated by dots, such as beta.1; a number has no leading zero",
         )
     return tuple(text.split("."))
 

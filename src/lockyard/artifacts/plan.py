@@ -23,6 +23,7 @@ _GENERATED_RE = re.compile(
     r"[^/]+\.(?:env\.in|env\.out|lock\.json|conda-lock\.yml|locked_env\.in)|layers\.json|source-version\.txt"
     r"|CHANGELOG-[^/]+\.md|RELEASE\.md|RELEASE-NOTE\.md"
 )
+_TYPE_RE = re.compile(r"([a-z0-9]+(?:[-_][a-z0-9]+)*)\.env\.in")
 _GLOB_RE = re.compile(r"[*?[]")
 
 
@@ -89,6 +90,10 @@ def _notes(request: ReleaseRequest, tree: Tree, kept: tuple[str, ...], types: Ma
                 yield f"{request.version} keeps its own {path}; the base's is different"
             else:
                 yield f"{path} is replaced; the old one was different"
+    for path in request.base_tree:
+        match = _TYPE_RE.fullmatch(path)
+        if match and match[1] not in types:
+            yield f"{match[1]}: an image type of {request.base}, not of {request.line_source}; its files are left out"
     names = {row.name for item in types.values() for row in item.rows}
     for name in request.line.policies:
         if not _GLOB_RE.search(name) and name not in names and name != "python":

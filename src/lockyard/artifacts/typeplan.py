@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lockyard.artifacts.request import ReleaseRequest, is_hand_written
+from lockyard.artifacts.request import ReleaseRequest
 from lockyard.conda.bounds import BoundsPolicy, Installed, NextSpec, next_specs
 from lockyard.conda.formats import lock_from_tree, lock_json_name
 from lockyard.conda.lock import LockedPackage
-from lockyard.conda.spec import EnvIn, SpecLine, format_env_in, parse_env_in, parse_spec
+from lockyard.conda.spec import VARIABLE_RE, EnvIn, SpecLine, format_env_in, parse_env_in, parse_spec
 from lockyard.distribution import EnvironmentArg, Variant
 from lockyard.errors import ConfigError
 from lockyard.tree import File, Tree
@@ -47,12 +47,14 @@ class TypePlan:
     packages: Mapping[str, LockedPackage] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Pins:
     """The pinned and the arg-based file of a type, as they will stand in the release."""
 
     pinned: EnvIn
     arguments: EnvIn
+    unset: tuple[str, ...] = ()
+    """Arguments that the arg-based file names and nothing gives a value here."""
 
     def of(self, name: str) -> tuple[str, ...]:
         """Return the lines that bind a package."""
@@ -152,8 +154,9 @@ def _base_packages(
 
 def _removed(request: ReleaseRequest, specs: tuple[NextSpec, ...]) -> dict[str, NextSpec]:
     removed = {}
+    names = {name.lower() for name in request.line.removed_packages}
     for item in specs:
-        if item.spec.name in request.line.removed_packages:
+        if item.spec.name in names:
             if item.added is not None:
                 raise ConfigError(
                     f"{item.added.where}: {item.spec.name} is asked, and {request.line_source} removes it",
@@ -178,23 +181,35 @@ def _pinned_all_the_same(removed: Mapping[str, NextSpec], pins: _Pins, source: s
 
 def _pins(request: ReleaseRequest, image_type: str, variant: Variant) -> _Pins:
     """Read the type's pinned and arg-based files as the release will hold them: its own, else the base's."""
-    arguments = {name: _argument(value, request.environ) for name, value in variant.args.items()}
-    found = []
-    for name, variables in ((f"{image_type}.pinned_env.in", None), (f"{image_type}.arg_based_env.in", arguments)):
-        own = name in request.target_tree and (is_hand_written(name) or name not in request.base_tree)
-        tree, version = (request.target_tree, request.version) if own else (request.base_tree, request.base)
-        found.append(_env_in(tree, name, str(release_dir(version)), variables))
-    return _Pins(*found)
+    given = {name: _argument(value, request.environ) for name, value in variant.args.items()}
+    # What only the build's environment knows must not stop a plan: any version stands in for it.
+    variables = {name: value or "0" for name, value in given.items()}
+    name = f"{image_type}.arg_based_env.in"
+    arguments = _own_or_base(request, name, variables)
+    tree = request.target_tree if name in request.target_tree else request.base_tree
+    named = VARIABLE_RE.findall(tree[name].data.decode()) if name in tree else []
+    used = {first or second for first, second in named}
+    return _Pins(
+        pinned=_own_or_base(request, f"{image_type}.pinned_env.in"),
+        arguments=arguments,
+        unset=tuple(name for name, value in given.items() if not value and name in used),
+    )
+
+
+def _own_or_base(request: ReleaseRequest, name: str, variables: Mapping[str, str] | None = None) -> EnvIn:
+    if name in request.target_tree:
+        return _env_in(request.target_tree, name, str(release_dir(request.version)), variables)
+    return _env_in(request.base_tree, name, str(release_dir(request.base)), variables)
 
 
 def _argument(value: str | EnvironmentArg, environ: Mapping[str, str]) -> str:
-    if isinstance(value, str):
-        return value
-    # What only the build's environment knows must not stop a plan: any version stands in for it.
-    return environ.get(value.env) or value.default or "0"
+    return value if isinstance(value, str) else environ.get(value.env) or value.default
 
 
 def _notes(specs: tuple[NextSpec, ...], base: EnvIn, pins: _Pins) -> Iterator[str]:
+    if pins.unset:
+        names = ", ".join(f"${name}" for name in pins.unset)
+        yield f"{pins.arguments.source}: nothing gives {names} a value here; 0 is shown in its place"
     if base.is_explicit:
         yield f"{base.source} is a list of addresses: each of its {len(base.by_name)} packages becomes a direct one"
     for item in specs:

@@ -130,7 +130,8 @@ def version_key(text: str) -> CondaVersion:
     try:
         return CondaVersion(text)
     except Exception as error:
-        if type(error).__module__ != "exceptions":
+        # rattler's own errors, and text that is no UTF-8.
+        if type(error).__module__ != "exceptions" and not isinstance(error, UnicodeEncodeError):
             raise
         raise ConfigError(f"{text[:100]!r} is not a conda version: {error}") from error
 

@@ -29,7 +29,8 @@ _PAIR_RE = re.compile(
     r"\s*(?P<key>[A-Za-z_0-9]+)\s*=\s*(?:'(?P<one>[^']*)'|\"(?P<two>[^\"]*)\"|(?P<bare>[^\s'\",\]]+))\s*(?:,|$)"
 )
 _TYPO_RE = re.compile(r"([\[,]\s*(?:version|build|build_number|channel|subdir))(?=['\"])")
-_VARIABLE_RE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+VARIABLE_RE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+"""`$NAME` or `${NAME}`: the name is in the first group or in the second."""
 _CONTROL_RE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ADDRESS_RE = re.compile(r"(?:https?|file):[^\s\[\]]*\.(?:conda|tar\.bz2)(?:#\S*)?")
 _KEYS = ("version", "build", "build_number", "channel", "subdir", "md5", "sha256")
@@ -217,7 +218,7 @@ def substitute(text: str, variables: Mapping[str, str] | None, *, where: str) ->
             raise ConfigError(f"{where}: the argument {name} is {variables[name]!r}, which cannot stand in a spec")
         return variables[name]
 
-    return _VARIABLE_RE.sub(value, text) if "$" in text and not text.startswith("#") else text
+    return VARIABLE_RE.sub(value, text) if "$" in text and not text.startswith("#") else text
 
 
 def _significant(text: str) -> Iterator[tuple[int, str]]:

@@ -410,3 +410,27 @@ def test_arguments_of_a_person_survive() -> None:
     assert found.kept == ("gpu.arg_based_env.in",)
     (row,) = [row for row in found.types["gpu"] if row.status == "argument"]
     assert (row.new, row.where) == ("12.8.*", f"{TARGET_DIR}/gpu.arg_based_env.in:1")
+
+
+def test_an_argument_that_only_the_build_knows() -> None:
+    """It does not stop the plan, and the note says what is shown; a value or a default is taken."""
+    variants = VARIANTS.replace("CUDA = '12.6'", "CUDA = { env = 'CUDA_VERSION' }, OTHER = { env = 'OTHER' }")
+    base = release(gpu__arg_based_env__in="conda-forge::cuda-version=$CUDA\n")
+    found = plan(base_tree=base, line=line(variants))
+    assert found.notes == (
+        f"gpu: {BASE_DIR}/gpu.arg_based_env.in: nothing gives $CUDA a value here; 0 is shown in its place",
+    )
+    known = plan(base_tree=base, line=line(variants), environ={"CUDA_VERSION": "12.8"})
+    assert known.notes == ()
+    assert [row.new for row in known.types["gpu"] if row.status == "argument"] == ["12.8.*"]
+
+
+def test_an_image_type_that_ends_is_a_note() -> None:
+    found = plan(line=line("schema = 1\n[variants.cpu]\n"))
+    assert found.notes == (f"gpu: an image type of 1.4.0, not of {LINE_SOURCE}; its files are left out",)
+    assert "gpu.env.in" not in found.tree
+
+
+def test_removed_packages_are_names_in_any_case() -> None:
+    found = plan(line=line(VARIANTS.replace("schema = 1", "schema = 1\nremoved_packages = ['NumPy']")))
+    assert "numpy" not in text(found, "cpu.env.in")
