@@ -4,18 +4,20 @@ A port that needs a heavy library is a factory in the `Toolbox`, so that command
 """
 
 import datetime as dt
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol, TypeVar
 
 from lockyard.conda.lock import LockedPackage
-from lockyard.errors import ConfigError
+from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.image import Image
 from lockyard.oci.values import Digest
 from lockyard.registry.places import EcrPlace
 from lockyard.registry.settings import RepositorySettings
+
+Exported = TypeVar("Exported")
 
 
 class Log(Protocol):
@@ -219,6 +221,70 @@ class Loaded:
     shared: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineBuild:
+    """A build by a container engine: `what` names it in messages, `name` is `REPOSITORY:TAG` of the result.
+
+    `dockerfile` is a path in the context, `platform` an OCI one such as `linux/amd64`, `network` the engine's own word.
+    """
+
+    what: str
+    name: str
+    dockerfile: str = "Dockerfile"
+    args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    platform: str | None = None
+    network: str | None = None
+    no_cache: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerRun:
+    """A container run to its end, to a line of its log (`until`, a regular expression), or for `timeout` seconds."""
+
+    image: str
+    label: str
+    argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    until: str | None = None
+    network: str = "none"
+    shm_size: int | None = None
+    """Bytes."""
+    gpu: bool = False
+
+
+class Containers(Protocol):
+    """A container engine that builds and runs. Every failure is a `BuildError`."""
+
+    def build(self, build: EngineBuild, context: Callable[[], Iterator[bytes]], say: Callable[[str], None]) -> str:
+        """Build an image and return its id; `context` gives the bytes of a tar, `say` gets every line of the log."""
+
+    def cancel(self) -> None:
+        """End all builds that run."""
+
+    def export(self, image: str, take: Callable[[IO[bytes]], Exported]) -> tuple[bytes, tuple[Exported, ...]]:
+        """Give `take` the tar of each layer; return the configuration and what it returned, bottom first."""
+
+    def identify(self, reference: str) -> str:
+        """Return `NAME@sha256:…` of an image that the engine has or can pull, its id when it was made here."""
+
+    def run(self, run: ContainerRun) -> RunResult:
+        """Run a container; it is removed then."""
+
+    def remove_image(self, name: str) -> None:
+        """Remove a name, and the image when it was its last one."""
+
+    def has_gpu(self) -> bool:
+        """Tell whether containers can be given a GPU."""
+
+    def load(self, image: Image, blobs: Mapping[Digest, Path], name: str) -> Loaded:
+        """Load an image as `NAME:TAG`; `blobs` says where its layers are."""
+
+    def close(self) -> None:
+        """Close connections."""
+
+
 class Daemon(Protocol):
     """A container engine of this machine that images are loaded into."""
 
@@ -232,6 +298,11 @@ class Daemon(Protocol):
 
     def close(self) -> None:
         """Close connections."""
+
+
+def no_containers() -> Containers:
+    """Refuse what needs a container engine."""
+    raise BuildError("there is no container engine")
 
 
 def no_daemon() -> Daemon | None:
@@ -278,6 +349,8 @@ class Toolbox:
     """Gives the reachable container engine; `None` when there is none."""
     ecr: Callable[[EcrPlace], EcrSettings] = no_ecr
     """Takes a repository in Amazon ECR and gives what knows its settings."""
+    containers: Callable[[], Containers] = no_containers
+    """Gives the container engine; raises `BuildError`, which names what was tried, when there is none."""
 
 
 class BaseSandbox(Protocol):

@@ -18,7 +18,7 @@ from lockyard import __version__
 from lockyard.cli.options import Context
 from lockyard.cli.output import ConsoleLog
 from lockyard.errors import ConfigError, LockyardError
-from lockyard.ports import Daemon, Log, PackageSource, RegistryPort, Runner, Toolbox
+from lockyard.ports import Containers, Daemon, Log, PackageSource, RegistryPort, Runner, Toolbox
 
 if TYPE_CHECKING:
     from lockyard.cli.output import Color, LogFormat
@@ -97,6 +97,11 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
 
     registry = RegistryOpener(log, environ)
 
+    def containers() -> Containers:
+        from lockyard.engines.daemon import open_containers
+
+        return open_containers(environ, log)
+
     def daemon() -> Daemon | None:
         from lockyard.engines.daemon import open_daemon
 
@@ -116,6 +121,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
         registry=registry,
         ecr=registry.ecr,
         daemon=daemon,
+        containers=containers,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from lockyard.engines.docker_build import DockerBuilds, docker_errors
 from lockyard.errors import BuildError
 from lockyard.oci.image import Image, Layer
 from lockyard.oci.tar import BLOCK, Entry, header
@@ -21,16 +22,18 @@ from lockyard.ports import Loaded, Log
 if TYPE_CHECKING:
     import docker
 
+_SOCKET = "unix:///var/run/docker.sock"
 _CONNECT = 3  # seconds that a daemon may take to answer at all
 _LOAD = 1800  # seconds of silence while it unpacks
 _INSPECTED = 400  # images that are looked at for layers in common
 
 
-class DockerDaemon:
+class DockerDaemon(DockerBuilds):
     """The `Daemon` port on the Docker Engine API."""
 
-    def __init__(self, client: "docker.DockerClient", log: Log) -> None:
-        self._api: Any = client.api
+    def __init__(self, connect: Callable[[], "docker.DockerClient"], log: Log) -> None:
+        super().__init__(connect)
+        self._api: Any = connect().api
         self._log = log
 
     def close(self) -> None:
@@ -44,7 +47,7 @@ class DockerDaemon:
             BuildError: the daemon refuses it.
 
         """
-        with _docker_errors():
+        with docker_errors():
             if self._is_there(name, image):
                 return Loaded(name, 0, len(image.layers))
             shared = self._shared(image, name)
@@ -106,9 +109,26 @@ class DockerDaemon:
         return Loaded(name, total, shared)
 
 
+def open_containers(environ: Mapping[str, str], log: Log) -> DockerDaemon:
+    """Return the Docker daemon that `DOCKER_HOST` names, or the local one.
+
+    Raises:
+        BuildError: none answers.
+
+    """
+    found = open_daemon(environ, log)
+    if found is None:
+        host = environ.get("DOCKER_HOST") or _SOCKET
+        raise BuildError(
+            f"no Docker daemon answers at {host}",
+            hint="start one or set DOCKER_HOST; without one: a finish Dockerfile with no RUN (--engine native)",
+        )
+    return found
+
+
 def open_daemon(environ: Mapping[str, str], log: Log) -> DockerDaemon | None:
     """Return the Docker daemon that `DOCKER_HOST` names, or the local one; `None` when none answers."""
-    host = environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    host = environ.get("DOCKER_HOST") or _SOCKET
     if host.startswith("unix://") and not Path(host.removeprefix("unix://")).exists():
         return None  # the usual case without Docker: its library is not even loaded
     import docker
@@ -118,7 +138,7 @@ def open_daemon(environ: Mapping[str, str], log: Log) -> DockerDaemon | None:
     try:
         with contextlib.closing(docker.from_env(environment={**environ}, timeout=_CONNECT).api) as probe:
             probe.ping()
-        return DockerDaemon(docker.from_env(environment={**environ}, timeout=_LOAD), log)
+        return DockerDaemon(lambda: docker.from_env(environment={**environ}, timeout=_LOAD), log)
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         log.detail(f"no Docker daemon answers at {host}: {error}")
         return None
@@ -173,15 +193,3 @@ def _common(there: Iterable[str], wanted: Iterable[str]) -> int:
             break
         count += 1
     return count
-
-
-@contextlib.contextmanager
-def _docker_errors() -> Iterator[None]:
-    """Turn the library's failures into ours."""
-    import docker.errors
-    import requests
-
-    try:
-        yield
-    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-        raise BuildError(f"the Docker daemon failed: {error}") from error
