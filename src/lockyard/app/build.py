@@ -1,16 +1,30 @@
 """Use cases around images: build a release, explain its layers."""
 
+import contextlib
 import datetime as dt
 import json
 import os
 import platform as machine_platform
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from lockyard import fs
 from lockyard.app.bases import open_base
+from lockyard.app.engines import DEFAULT as DEFAULT_ENGINES
+from lockyard.app.engines import (
+    Choice,
+    EngineOptions,
+    build_log,
+    choose,
+    first_failure,
+    locked_by_image,
+    resolved_bases,
+    say_choice,
+)
 from lockyard.app.images import BuildResult, ImageResult, chosen_platforms, tag_of
 from lockyard.app.loading import load_images
 from lockyard.app.lock import current_locks, lock_release, lock_status
@@ -21,20 +35,21 @@ from lockyard.app.workspace import Workspace, decode
 from lockyard.checks.plan import host_platform
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.distribution import EnvironmentArg, Line, Variant
+from lockyard.engines.containers import ContainerEngine
 from lockyard.engines.native import NativeEngine
 from lockyard.engines.prepare import Preparer
-from lockyard.engines.request import BuildRequest, BuiltImage
+from lockyard.engines.request import Base, BuildRequest, BuiltImage
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.cache import BlobCache
-from lockyard.oci.image import canonical_json
+from lockyard.oci.image import canonical_json, empty_image, oci_platform
 from lockyard.oci.layering import FILE_NAME as LAYERS
 from lockyard.oci.layering import LayerPlan, plan_layers
 from lockyard.oci.layout import write_layout
 from lockyard.oci.tar import EPOCH
 from lockyard.oci.values import Digest
-from lockyard.ports import FetchedPackage, Toolbox
+from lockyard.ports import Containers, FetchedPackage, Toolbox
 from lockyard.reports.notes import is_text
-from lockyard.tree import Tree
+from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
 
 BUILD = "build.json"
@@ -54,7 +69,8 @@ class _Release:
     workers: int
     files: Mapping[str, Path]
     """`dist` → package file, for those of `--package-dir`."""
-    build_args: Mapping[str, str] = field(default_factory=dict)
+    build_args: Mapping[str, str]
+    engines: EngineOptions
 
 
 def build_release(
@@ -70,12 +86,13 @@ def build_release(
     workers: int | None = None,
     load: bool = True,
     package_dir: Path | None = None,
+    engines: EngineOptions = DEFAULT_ENGINES,
 ) -> BuildResult:
     """Build the images of a release, all of them, then test all of them.
 
-    Without a lock it is made; `force` makes it again. `workers` changes no byte. `load` puts this machine's images into
-    a reachable Docker daemon; one that refuses them is a warning. `package_dir` holds the files of packages that the lock
-    gives no hash or no reachable address.
+    Without a lock it is made, unless a Dockerfile installs the environment itself: then the lock is read out of the image.
+    `force` makes it again. `workers` changes no byte. `load` puts this machine's images into a reachable Docker daemon; one
+    that refuses them is a warning. `package_dir` holds the files of packages that the lock gives no hash or no reachable address.
 
     Raises:
         StaleLockError: the lock does not belong to the inputs beside it.
@@ -83,28 +100,66 @@ def build_release(
         ImageTestError: image tests failed; what was built stays.
 
     """
-    workspace.existing_release(version)
+    tree = workspace.existing_release(version)
+    choices = {name: choose(tree, version, name, engines) for name in workspace.variants(version, image_types)}
     statuses = lock_status(toolbox, workspace, version, image_types=image_types)
-    missing = tuple(item.image_type for item in statuses if item.state == "missing")
+    without = {item.image_type for item in statuses if item.state == "missing"}
+    missing = tuple(name for name in choices if name in without and choices[name].needs_lock)
     if force or missing:
         lock_release(toolbox, workspace, version, image_types=image_types if force else missing)
-    locks = current_locks(toolbox, workspace, version, image_types=image_types)
-    jobs = _jobs(workspace, version, locks, platforms)
+        without = set()
+    from_lock = tuple(name for name in choices if name not in without or name in missing)
+    locks = current_locks(toolbox, workspace, version, image_types=from_lock) if from_lock else {}
+    jobs = _jobs(workspace, version, choices, locks, platforms)
     with workspace.lock():
         tree = workspace.release_tree(version)
         wanted = {name: [platform for other, platform in jobs if other == name] for name, _ in jobs}
         locks, files = supply(locks, tree, version, platforms=wanted, package_dir=package_dir)
         release = _Release(
             toolbox, workspace, version, workspace.line(version), tree, _layer_plan(tree, version, locks),
-            workers or os.cpu_count() or 1, files, build_args or {},
+            workers or os.cpu_count() or 1, files, build_args or {}, engines,
         )  # fmt: skip
-        images = tuple(_build(release, name, platform, locks[name]) for name, platform in jobs)
+        images = _build_all(release, [_Job(name, platform, locks.get(name), choices[name]) for name, platform in jobs])
     if load:
         images = load_images(toolbox, workspace, version, images)
     if not skip_tests:
         images = tuple(run_image_tests(toolbox, workspace, version, image) for image in images)
     write_texts_after(toolbox, workspace, version)
     return BuildResult(version=version, images=images, locked=bool(force or missing))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One image to build; without a lock its packages are known only afterwards."""
+
+    image_type: str
+    platform: str
+    lock: Lock | None
+    choice: Choice
+
+
+def _build_all(release: _Release, jobs: Sequence[_Job]) -> tuple[ImageResult, ...]:
+    """Build natively one after the other (each keeps all processors busy), by container engines side by side."""
+    for job in jobs:
+        say_choice(release.toolbox.log, job.image_type, job.choice)
+    if all(job.choice.engine == "native" for job in jobs):
+        return tuple(_build_natively(release, job) for job in jobs)
+    containers = release.toolbox.containers()
+    with contextlib.closing(containers), ThreadPoolExecutor(len(jobs), thread_name_prefix="image") as executor:
+        running = [executor.submit(_build, release, job, containers) for job in jobs]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            containers.cancel()
+            raise
+        errors = [error for item in running if item.done() and (error := item.exception()) is not None]
+        if errors:
+            containers.cancel()  # what cannot be published any more need not go on
+    if errors:
+        raise first_failure(errors)
+    results = [item.result() for item in running]
+    _keep_locks(release, [kept for _, kept in results if kept is not None])
+    return tuple(image for image, _ in results)
 
 
 def explain_layers(
@@ -133,12 +188,16 @@ def explain_layers(
 
 
 def _jobs(
-    workspace: Workspace, version: Version, locks: Mapping[str, Lock], platforms: tuple[str, ...]
+    workspace: Workspace,
+    version: Version,
+    choices: Mapping[str, Choice],
+    locks: Mapping[str, Lock],
+    platforms: tuple[str, ...],
 ) -> list[tuple[str, str]]:
     jobs = []
-    for name in locks:
+    for name in choices:
         for platform in chosen_platforms(workspace.line(version).variant(name), name, platforms):
-            if platform not in locks[name].platforms:
+            if name in locks and platform not in locks[name].platforms:
                 raise BuildError(f"the lock of {name} has no {platform}", hint=f"lockyard lock {version}")
             jobs.append((name, platform))
     return jobs
@@ -161,24 +220,110 @@ def _read_plan(tree: Tree, version: str) -> LayerPlan:
     return LayerPlan.from_json(decode(tree[LAYERS].data, source), source=source)
 
 
-def _build(release: _Release, name: str, platform: str, lock: Lock) -> ImageResult:
-    toolbox, workspace = release.toolbox, release.workspace
-    variant = release.line.variant(name)
-    tag = tag_of(variant, release.version, name)
-    toolbox.log.step(f"building {name} {platform} of {release.version}")
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A file of the release directory that an image has told."""
+
+    name: str
+    file: File
+
+
+def _build(release: _Release, job: _Job, containers: Containers) -> tuple[ImageResult, _Kept | None]:
+    if job.choice.engine == "native":
+        return _build_natively(release, job), None
+    return _build_in_containers(release, job, containers)
+
+
+def _build_natively(release: _Release, job: _Job) -> ImageResult:
+    toolbox = release.toolbox
+    toolbox.log.step(f"building {job.image_type} {job.platform} of {release.version}")
     start = time.monotonic()
-    packages = lock.packages(platform)
-    fetched = toolbox.packages().fetch(packages, root=workspace.root, files=release.files)
-    after_fetch = time.monotonic()
-    settings = release.line.settings(name, platform)
+    request, seconds = _prepared(release, job)
+    built = NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log).build(request)
+    return _written(release, job, request, built, seconds, start)
+
+
+def _build_in_containers(release: _Release, job: _Job, containers: Containers) -> tuple[ImageResult, _Kept | None]:
+    toolbox, workspace, choice = release.toolbox, release.workspace, job.choice
+    name, platform = job.image_type, job.platform
+    toolbox.log.step(f"building {name} {platform} of {release.version} in {choice.engine}")
+    start = time.monotonic()
+    request, seconds = _prepared(release, job) if choice.kind == "finish" else (_bare_request(release, job), {})
+    image = f"{workspace.distribution.image}:{tag_of(release.line.variant(name), release.version, name)}"
+    engine = ContainerEngine(
+        containers, NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log), BlobCache(toolbox.cache_dir)
+    )
+    with build_log(workspace, release.version, name, platform, toolbox.log) as say:
+        done = engine.build(
+            request, choice.kind or "finish", name=image, locked=job.lock is not None, say=say,
+            no_cache=release.engines.no_cache,
+        )  # fmt: skip
+    bases = resolved_bases(containers, choice, request.args, toolbox.log)
+    kept = None
+    if job.lock is None:
+        first = release.line.variant(name).platforms[0]
+        file, text, packages = locked_by_image(done.records, release.tree, release.version, name, platform, first)
+        kept = _Kept(file, text)
+        request = replace(request, packages=packages)
+    return _written(release, job, request, done.built, seconds, start, bases), kept
+
+
+def _keep_locks(release: _Release, kept: Sequence[_Kept]) -> None:
+    """Write what the images hold beside the release's other files."""
+    for item in kept:
+        if item.name not in release.tree:
+            path = release.workspace.release_path(release.version) / item.name
+            fs.atomic_write(path, item.file.data)
+            release.toolbox.log.info(f"{release_dir(release.version) / item.name} is read out of the image: commit it")
+
+
+def _prepared(release: _Release, job: _Job) -> tuple[BuildRequest, dict[str, float]]:
+    """Fetch the packages of an image, and make what is made before its layers; the times are in seconds."""
+    toolbox, lock = release.toolbox, job.lock
+    if lock is None:
+        raise BuildError(f"{job.image_type} has no lock", hint=f"lockyard lock {release.version}")
+    start = time.monotonic()
+    fetched = toolbox.packages().fetch(lock.packages(job.platform), root=release.workspace.root, files=release.files)
+    seconds = {"fetch": round(time.monotonic() - start, 3)}
     preparer = Preparer(
         toolbox.cache_dir, toolbox.log, toolbox.base_sandbox, host=host_platform(machine_platform.machine())
     )
-    request = preparer.prepare(_request(release, name, platform, lock, fetched), settings)
-    built = NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log).build(request)
-    layout = workspace.out_dir(release.version, name, platform)
-    seconds = {"fetch": round(after_fetch - start, 3), "total": round(time.monotonic() - start, 3)}
-    record = _record(request, built, lock, seconds)
+    settings = release.line.settings(job.image_type, job.platform)
+    request = _request(release, job.image_type, job.platform, lock, fetched)
+    return preparer.prepare(_of_dockerfile(release, job, request), settings), seconds
+
+
+def _bare_request(release: _Release, job: _Job) -> BuildRequest:
+    """Return the request of an image whose packages its Dockerfile installs."""
+    packages = job.lock.packages(job.platform) if job.lock else ()
+    created = _created(packages, release.toolbox.environ)
+    scratch = Base("scratch", None, empty_image(oci_platform(job.platform), created), {})
+    request = _request_on(release, job.image_type, job.platform, packages, {}, scratch, created)
+    return _of_dockerfile(release, job, request)
+
+
+def _of_dockerfile(release: _Release, job: _Job, request: BuildRequest) -> BuildRequest:
+    path = job.choice.dockerfile
+    if path is None:
+        return replace(request, dockerfile=None)
+    data = release.tree[path.rsplit("/", 1)[-1]].data
+    return replace(request, dockerfile=decode(data, path), dockerfile_name=path)
+
+
+def _written(
+    release: _Release,
+    job: _Job,
+    request: BuildRequest,
+    built: BuiltImage,
+    seconds: Mapping[str, float],
+    start: float,
+    bases: Sequence[Mapping[str, str]] = (),
+) -> ImageResult:
+    """Write the layout with its record; `start` is when the build began."""
+    name, platform = job.image_type, job.platform
+    tag = tag_of(release.line.variant(name), release.version, name)
+    layout = release.workspace.out_dir(release.version, name, platform)
+    record = _record(request, built, job, {**seconds, "total": round(time.monotonic() - start, 3)}, bases)
     descriptor = write_layout(layout, built.image, built.blobs, name=tag, extra={BUILD: record})
     rebuilt = [layer for layer in built.layers if layer.rebuilt]
     return ImageResult(
@@ -191,8 +336,8 @@ def _build(release: _Release, name: str, platform: str, lock: Lock) -> ImageResu
         rebuilt=len(rebuilt),
         size=built.image.size,
         rebuilt_size=sum(layer.layer.descriptor.size for layer in rebuilt),
-        fetched=sum(1 for item in fetched.values() if item.fetched),
-        packages=len(packages),
+        fetched=sum(1 for item in request.fetched.values() if item.fetched),
+        packages=len(request.packages),
         seconds=time.monotonic() - start,
     )
 
@@ -200,14 +345,24 @@ def _build(release: _Release, name: str, platform: str, lock: Lock) -> ImageResu
 def _request(
     release: _Release, name: str, platform: str, lock: Lock, fetched: Mapping[str, FetchedPackage]
 ) -> BuildRequest:
-    toolbox, workspace, line = release.toolbox, release.workspace, release.line
-    variant = line.variant(name)
+    toolbox, workspace = release.toolbox, release.workspace
     packages = lock.packages(platform)
     created = _created(packages, toolbox.environ)
     with ThreadPoolExecutor(release.workers) as executor:
         base = open_base(toolbox, workspace, release.version, name, platform, created=created, executor=executor)
-    place = release_dir(release.version)
-    dockerfile = release.tree.get("Dockerfile")
+    return replace(_request_on(release, name, platform, packages, fetched, base, created), specs=lock.specs)
+
+
+def _request_on(
+    release: _Release,
+    name: str,
+    platform: str,
+    packages: tuple[LockedPackage, ...],
+    fetched: Mapping[str, FetchedPackage],
+    base: Base,
+    created: str,
+) -> BuildRequest:
+    line, variant = release.line, release.line.variant(name)
     return BuildRequest(
         version=release.version,
         image_type=name,
@@ -219,14 +374,15 @@ def _request(
         prefix=line.prefix,
         owner=line.settings(name, platform).owner,
         created=created,
-        title=workspace.distribution.title,
-        specs=lock.specs,
+        title=release.workspace.distribution.title,
         compression=variant.compression,
-        dockerfile=decode(dockerfile.data, str(place / "Dockerfile")) if dockerfile else None,
-        dockerfile_name=str(place / "Dockerfile"),
         # Texts come after the image and renew themselves: they are none of its inputs.
         context=Tree({path: file for path, file in release.tree.items() if not is_text(path)}),
-        args={**_variant_args(variant, toolbox.environ), "IMAGE_VERSION": str(release.version), **release.build_args},
+        args={
+            **_variant_args(variant, release.toolbox.environ),
+            "IMAGE_VERSION": str(release.version),
+            **release.build_args,
+        },
         workers=release.workers,
     )
 
@@ -250,18 +406,29 @@ def _created(packages: tuple[LockedPackage, ...], environ: Mapping[str, str]) ->
     return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _record(request: BuildRequest, built: BuiltImage, lock: Lock, seconds: Mapping[str, float]) -> bytes:
+def _record(
+    request: BuildRequest,
+    built: BuiltImage,
+    job: _Job,
+    seconds: Mapping[str, float],
+    bases: Sequence[Mapping[str, str]],
+) -> bytes:
     """Return `build.json`: what went in, what came out, what was re-used, how long it took."""
     locked = canonical_json([[package.dist, package.sha256 or package.md5] for package in request.packages])
-    value = {
+    value: dict[str, Any] = {
         "schema": SCHEMA,
-        "engine": "native",
+        "engine": job.choice.engine,
         "version": str(request.version),
         "image_type": request.image_type,
         "platform": request.platform,
         "manifest_digest": str(built.image.digest),
         "base": {"reference": request.base.reference, "digest": request.base.digest},
-        "lock": {"input_hash": lock.input_hash, "packages": len(request.packages), "digest": str(Digest.of(locked))},
+        "lock": {
+            "input_hash": job.lock.input_hash if job.lock else None,
+            "packages": len(request.packages),
+            "digest": str(Digest.of(locked)),
+        },
+        "args": dict(sorted(request.args.items())),
         "created": request.created,
         "compression": request.compression,
         "size": built.image.size,
@@ -280,4 +447,8 @@ def _record(request: BuildRequest, built: BuiltImage, lock: Lock, seconds: Mappi
         "fetched": sorted(dist for dist, item in request.fetched.items() if item.fetched),
         "seconds": dict(seconds),
     }
+    if bases:
+        first, *others = bases
+        value["base"] = {"reference": first["reference"], "digest": first["digest"]}
+        value["other_bases"] = [dict(item) for item in others]
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -46,6 +46,10 @@ def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
     "--package-dir", type=click.Path(path_type=Path), metavar="DIR",
     help="Package files for lines of the lock with no hash or no reachable address.",
 )  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice(["auto", "native", "docker"]), default="auto", show_default=True,
+    help="What builds; auto: native where the Dockerfile has no RUN, else docker.",
+)  # fmt: skip
 @click.option("--no-load", is_flag=True, help="Load nothing into a Docker daemon.")
 @click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Busy threads [default: processors].")
 @json_option
@@ -62,6 +66,7 @@ def build(
     force: bool,
     build_args: dict[str, str],
     package_dir: Path | None,
+    engine: str,
     no_load: bool,
     workers: int | None,
     as_json: bool,
@@ -80,6 +85,7 @@ def build(
       lockyard build 1.4.2 --target-ecr-repo registry.example.com/team/image
     """
     from lockyard.app.build import build_release
+    from lockyard.app.engines import EngineOptions
 
     result = build_release(
         context.toolbox,
@@ -93,6 +99,7 @@ def build(
         workers=workers,
         load=not no_load,
         package_dir=package_dir,
+        engines=EngineOptions(engine=engine, no_cache=force),
     )
     _table(context, result)
     _answer(context, result, as_json=as_json)

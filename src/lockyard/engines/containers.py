@@ -21,7 +21,7 @@ from lockyard.oci.dockerfile import Kind
 from lockyard.oci.image import Image, Layer, parse_json
 from lockyard.oci.tar import BLOCK, LayerBlob, Sink, compress, compressor_id, write_tar
 from lockyard.oci.values import Digest
-from lockyard.ports import Containers, EngineBuild, Log
+from lockyard.ports import Containers, EngineBuild
 from lockyard.tree import File
 
 VERSION_LABEL = "org.opencontainers.image.version"
@@ -49,11 +49,10 @@ class ContainerResult:
 class ContainerEngine:
     """Builds with a container engine; `native` makes environment images."""
 
-    def __init__(self, containers: Containers, native: Engine, cache: LayerCache, log: Log) -> None:
+    def __init__(self, containers: Containers, native: Engine, cache: LayerCache) -> None:
         self._containers = containers
         self._native = native
         self._cache = cache
-        self._log = log
 
     def build(
         self, request: BuildRequest, kind: Kind, *, name: str, locked: bool, say: Callable[[str], None], no_cache: bool

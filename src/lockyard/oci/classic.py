@@ -116,7 +116,7 @@ def bases_of(instructions: Iterable[Instruction], args: Mapping[str, str]) -> tu
     """
     known: dict[str, str] = {}
     stages: set[str] = set()
-    found = []
+    found: list[tuple[str, str]] = []
     for item in instructions:
         if item.name == "ARG" and not stages and not found:
             name, equals, default = item.value.partition("=")

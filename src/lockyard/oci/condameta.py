@@ -86,7 +86,7 @@ def read_records(records: Mapping[str, bytes], *, what: str) -> tuple[LockedPack
     for name, data in sorted(records.items()):
         try:
             value: dict[str, Any] = json.loads(data)
-            fields = {
+            fields: dict[str, Any] = {
                 key: tuple(item) if isinstance(item, list) else item
                 for key, item in value.items()
                 if key in known and item is not None

@@ -95,10 +95,28 @@ def write_layer(
         BuildError: an entry is not what it says it is.
 
     """
+    return _write(lambda write: write_tar(entries, write), sink, compression, executor, threads)
+
+
+def compress(
+    blocks: Iterable[bytes], sink: Sink, *, compression: Compression = "gzip", executor: Executor, threads: int = 2
+) -> LayerBlob:
+    """Write a tar that is there already, given in blocks, as one compressed layer; otherwise as `write_layer`."""
+
+    def feed(write: Sink) -> None:
+        for block in blocks:
+            write(block)
+
+    return _write(feed, sink, compression, executor, threads)
+
+
+def _write(
+    feed: Callable[[Sink], None], sink: Sink, compression: Compression, executor: Executor, threads: int
+) -> LayerBlob:
     out = _Hashed(sink)
     compressor = _compressor(compression, out.write, executor, threads)
     plain = _Hashed(compressor.write)
-    write_tar(entries, plain.write)
+    feed(plain.write)
     compressor.close()
     media_type = MediaType.LAYER_ZSTD if compression == "zstd" else MediaType.LAYER_GZIP
     return LayerBlob(media_type, out.digest, out.size, plain.digest, plain.size)
