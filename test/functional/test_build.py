@@ -308,7 +308,7 @@ def bad_plan(site: Site) -> None:
     ("fault", "error", "message"),
     [
         (tamper, HashMismatchError, r"package tool-1\.0-0 in the cache is damaged: bin/tool"),
-        (run_line, BuildError, rf"{RELEASE}/Dockerfile:7: RUN needs a container"),
+        (run_line, BuildError, rf"{RELEASE}/Dockerfile:7 has RUN, and there is no container engine"),
         (classic, BuildError, rf"{RELEASE}/Dockerfile is a classic Dockerfile"),
         (stale, StaleLockError, "the lock of 1.0.0 is not current: cpu is stale"),
         (post_link, BuildError, "post-link scripts: the base scratch has no files, so no program runs in it"),

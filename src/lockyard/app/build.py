@@ -144,7 +144,11 @@ def _build_all(release: _Release, jobs: Sequence[_Job]) -> tuple[ImageResult, ..
         say_choice(release.toolbox.log, job.image_type, job.choice)
     if all(job.choice.engine == "native" for job in jobs):
         return tuple(_build_natively(release, job) for job in jobs)
-    containers = release.toolbox.containers()
+    try:
+        containers = release.toolbox.containers()
+    except BuildError as error:
+        why = next(job.choice.why for job in jobs if job.choice.engine != "native")
+        raise BuildError(f"{why}, and {error.message}", hint=error.hint) from error
     with contextlib.closing(containers), ThreadPoolExecutor(len(jobs), thread_name_prefix="image") as executor:
         running = [executor.submit(_build, release, job, containers) for job in jobs]
         try:
@@ -152,7 +156,7 @@ def _build_all(release: _Release, jobs: Sequence[_Job]) -> tuple[ImageResult, ..
         except BaseException:
             containers.cancel()
             raise
-        errors = [error for item in running if item.done() and (error := item.exception()) is not None]
+        errors = [failure for item in running if item.done() and (failure := item.exception()) is not None]
         if errors:
             containers.cancel()  # what cannot be published any more need not go on
     if errors:

@@ -60,7 +60,7 @@ def choose_engine(asked: str, kind: Kind | None, instructions: Sequence[Instruct
             f"{where} is a {kind} Dockerfile, which needs a container engine",
             hint="--engine docker, or begin it with: ARG ENV_IMAGE, then FROM ${ENV_IMAGE}",
         )
-    return next(name for name in ENGINES if name == asked), "asked for"
+    return next(name for name in ENGINES if name == asked), f"--engine {asked}"
 
 
 def locked_env_in(packages: Iterable[LockedPackage]) -> bytes:
