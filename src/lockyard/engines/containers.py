@@ -152,7 +152,7 @@ class ContainerEngine:
 def context_bytes(files: Mapping[str, File]) -> Iterator[bytes]:
     """Give the tar of a build context in blocks."""
     blocks: list[bytes] = []
-    write_tar(context_entries(files), blocks.append)
+    write_tar(context_entries(files), lambda block: blocks.append(bytes(block)))
     yield from blocks
 
 

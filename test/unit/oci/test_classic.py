@@ -112,7 +112,10 @@ def test_steps_of_the_operating_system_could_move() -> None:
 def test_a_context_is_one_tar_whatever_the_modes(files: dict[str, tuple[bytes, int]]) -> None:
     kept = {path: file for path, file in files.items() if not any(other.startswith(f"{path}/") for other in files)}
     blocks: list[bytes] = []
-    write_tar(context_entries(Tree({path: File(data, mode) for path, (data, mode) in kept.items()})), blocks.append)
+    write_tar(
+        context_entries(Tree({path: File(data, mode) for path, (data, mode) in kept.items()})),
+        lambda block: blocks.append(bytes(block)),
+    )
     with tarfile.open(fileobj=io.BytesIO(b"".join(blocks))) as archive:
         members = archive.getmembers()
         there = {member.name: (member.mode, member.mtime, member.uid) for member in members if member.isfile()}
