@@ -39,7 +39,13 @@ def make_distribution(
 
 
 def add_release(
-    root: Path, version: str, *, seed: str = "", tested: bool = True, labelled: bool = False
+    root: Path,
+    version: str,
+    *,
+    seed: str = "",
+    tested: bool = True,
+    labelled: bool = False,
+    sizes: tuple[int, ...] = (3000, 2000),
 ) -> dict[str, Image]:
     """Add a release with built images of all types and platforms; return `TYPE PLATFORM` → image.
 
@@ -52,7 +58,7 @@ def add_release(
     for image_type, variant in workspace.line(parsed).variants.items():
         for platform in variant.platforms:
             images[f"{image_type} {platform}"] = write_built(
-                workspace, parsed, image_type, platform, seed or version, labelled=labelled
+                workspace, parsed, image_type, platform, seed or version, labelled=labelled, sizes=sizes
             )
             if tested:
                 write_tests(root, version, image_type, platform)
@@ -60,11 +66,18 @@ def add_release(
 
 
 def write_built(
-    workspace: Workspace, version: Version, image_type: str, platform: str, seed: str, *, labelled: bool = False
+    workspace: Workspace,
+    version: Version,
+    image_type: str,
+    platform: str,
+    seed: str,
+    *,
+    labelled: bool = False,
+    sizes: tuple[int, ...] = (3000, 2000),
 ) -> Image:
     place = workspace.out_dir(version, image_type, platform)
     image = write_image(
-        place, f"{seed} {image_type} {platform}", platform=platform, version=str(version) if labelled else ""
+        place, f"{seed} {image_type} {platform}", sizes, platform=platform, version=str(version) if labelled else ""
     )
     record = {
         "schema": 1,

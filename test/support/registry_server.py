@@ -12,7 +12,8 @@ import re
 import secrets
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -65,6 +66,11 @@ class RegistryServer:
         self.tags: dict[str, dict[str, str]] = {}
         self.uploads: dict[str, Upload] = {}
         self.log: list[Entry] = []
+        self.finished: Counter[tuple[str, str]] = Counter()
+        """How often each (repository, blob) was uploaded to its end."""
+        self.on_bytes: Callable[[int], None] = lambda _: None
+        """Told how many bytes of bodies have come, after each piece."""
+        self.bytes_taken = 0
         self.faults: list[Fault] = []
         self.auth: str | None = None
         self.users = {"user": "correct-horse"}
@@ -111,6 +117,12 @@ class RegistryServer:
     def was_cut(self) -> None:
         """Note that the injected break has happened."""
         self.cut_after, self.down = None, self._down_next
+
+    def restart(self) -> None:
+        """Lose what a registry keeps in memory: begun uploads and tokens."""
+        with self.lock:
+            self.uploads.clear()
+            self.tokens.clear()
 
     def forget_log(self) -> None:
         with self.lock:
@@ -335,6 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
             if digest != f"sha256:{hashlib.sha256(upload.data).hexdigest()}":
                 return 400, {}, _error("DIGEST_INVALID", "provided digest did not match uploaded content")
             self.registry.blobs.setdefault(upload.name, {})[digest] = bytes(upload.data)
+            self.registry.finished[upload.name, digest] += 1
         return 201, {"Location": f"/v2/{name}/blobs/{digest}", "Docker-Content-Digest": digest}, b""
 
     def _place(self, name: str, key: str) -> dict[str, str]:
@@ -373,6 +386,10 @@ class _Handler(BaseHTTPRequestHandler):
                 elif budget is not None:
                     self.registry.cut_after = budget - len(block)
             self.taken += len(block)
+            with self.registry.lock:
+                self.registry.bytes_taken += len(block)
+                taken = self.registry.bytes_taken
+            self.registry.on_bytes(taken)
             yield block
             if self.cut:
                 return
