@@ -25,6 +25,7 @@ class DockerRegistry:
     host: str
     log: Path
     docker_config: Path
+    pid: int = 0
 
     def requests(self, method: str) -> int:
         """Count the requests of a method so far."""
@@ -66,7 +67,7 @@ def docker_registry(place: Path) -> Iterator[DockerRegistry]:
             auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
             (place / "docker").mkdir()
             (place / "docker/config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
-            yield DockerRegistry(host, place / "log", place / "docker")
+            yield DockerRegistry(host, place / "log", place / "docker", process.pid)
         finally:
             process.terminate()
             process.wait(10)

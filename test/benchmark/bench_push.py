@@ -1,0 +1,201 @@
+"""One image to three repositories of a registry, four tags each: Lockyard, skopeo in sequence, docker push in sequence.
+
+Each tool has a registry of its own, empty at first; then again with nothing new, then a release with 5 % new bytes. Goals: the fewest
+bytes and requests of the three, at least as fast as skopeo, ten times as fast as docker; nothing new: 0 bytes and 0.1 s a repository;
+the patch: bytes within 2 % of its new layers. `LOCKYARD_BENCH_MB` is the image's size (default 1000).
+"""
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from lockyard.oci.image import Image, Layer, oci_platform
+from lockyard.oci.layout import write_layout
+from lockyard.oci.values import Descriptor, Digest, MediaType
+from lockyard.version import Version
+from support.bench import ROOT
+from support.built import add_release, make_distribution, write_tests
+from support.docker_registry import DockerRegistry, docker_registry
+from support.images import random_bytes
+from support.require import need
+
+MEGABYTES = int(os.environ.get("LOCKYARD_BENCH_MB", "1000"))
+LAYERS = 20
+NAMES = ("team/one", "team/two", "team/three")
+FIRST, PATCH = "1.4.2", "1.4.3"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one round cost: seconds, requests, bytes that the registry wrote (blobs and answers)."""
+
+    seconds: float
+    requests: int
+    written: int
+
+    def __str__(self) -> str:
+        return f"{self.seconds:8.2f} s {self.requests:6} requests {self.written / 1e6:9.1f} MB"
+
+
+def layer(place: Path, seed: str, size: int) -> tuple[Layer, Path]:
+    """A layer of about `size` compressed bytes: a tar with one file, three quarters of it noise."""
+    part = size * 3 // 4 // 64
+    blocks = (random_bytes(f"{seed} {number}", part) + bytes(part // 2) for number in range(85))
+    data = b"".join(blocks)
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        entry = tarfile.TarInfo(f"opt/{seed}.bin")
+        entry.size = len(data)
+        archive.addfile(entry, io.BytesIO(data))
+    packed = gzip.compress(tar.getvalue(), 1, mtime=0)
+    descriptor = Descriptor.of(MediaType.LAYER_GZIP, packed)
+    path = place / descriptor.digest.hex
+    path.write_bytes(packed)
+    return Layer(descriptor, Digest.of(tar.getvalue())), path
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A distribution with a release of 20 layers, and one that has 5 % other bytes."""
+    place = tmp_path_factory.mktemp("bench")
+    workspace = make_distribution(place / "small")
+    made = [layer(place, f"layer{number}", MEGABYTES * 10**6 // LAYERS) for number in range(LAYERS)]
+    other = layer(place, "changed", MEGABYTES * 10**6 // LAYERS)
+    for version, parts in ((FIRST, made), (PATCH, [*made[:-1], other])):
+        add_release(workspace.root, version, tested=False)
+        config = {
+            **oci_platform("linux-64"),
+            "created": "2026-01-01T00:00:00Z",
+            "config": {"Labels": {"version": version}},
+            "rootfs": {"type": "layers", "diff_ids": [str(item.diff_id) for item, _ in parts]},
+        }
+        image = Image.of(config, [item for item, _ in parts])
+        out = workspace.out_dir(Version.parse(version), "cpu", "linux-64")
+        write_layout(out, image, {item.descriptor.digest: path for item, path in parts}, name=f"{version}-cpu")
+        build = json.loads((out / "build.json").read_text())
+        (out / "build.json").write_text(json.dumps({**build, "manifest_digest": str(image.digest)}))
+        write_tests(workspace.root, version)
+    yield workspace.root
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def tags(version: str) -> tuple[str, ...]:
+    return (f"{version}-cpu", "1.4-cpu", "1-cpu", "latest-cpu")
+
+
+def written(registry: DockerRegistry) -> int:
+    """Bytes that the registry's process has written."""
+    for line in Path(f"/proc/{registry.pid}/io").read_text().splitlines():
+        if line.startswith("wchar:"):
+            return int(line.split()[1])
+    raise AssertionError
+
+
+def cost(registry: DockerRegistry, work: Callable[[], object]) -> Cost:
+    methods = ("HEAD", "GET", "POST", "PATCH", "PUT", "DELETE")
+    before = sum(map(registry.requests, methods)), written(registry)
+    start = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - start
+    time.sleep(0.2)  # the log and the counters of the registry are a little behind
+    after = sum(map(registry.requests, methods)), written(registry)
+    return Cost(seconds, after[0] - before[0], after[1] - before[1])
+
+
+def call(*args: str, **environ: str) -> None:
+    done = subprocess.run(args, capture_output=True, text=True, check=False, env={**os.environ, **environ})
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def lockyard(root: Path, registry: DockerRegistry, version: str) -> None:
+    targets = [part for name in NAMES for part in ("--target-ecr-repo", f"{registry.host}/{name}")]
+    args = ["--root", str(root), "push", version, "--image-type", "cpu", *targets]
+    call(sys.executable, str(ROOT / "src/main.py"), *args, DOCKER_CONFIG=str(registry.docker_config))
+
+
+def skopeo(root: Path, registry: DockerRegistry, version: str) -> None:
+    source = f"oci:{root}/out/{version}/cpu/linux-64:{version}-cpu"
+    login = ["--dest-tls-verify=false", "--authfile", str(registry.docker_config / "config.json")]
+    for name in NAMES:
+        for tag in tags(version):
+            call("skopeo", "copy", "-q", *login, source, f"docker://{registry.host}/{name}:{tag}")
+
+
+def docker(registry: DockerRegistry, version: str) -> None:
+    for name in NAMES:
+        for tag in tags(version):
+            call("docker", "tag", f"lockyard-bench:{version}", f"{registry.host}/{name}:{tag}")
+            call("docker", "--config", str(registry.docker_config), "push", "-q", f"{registry.host}/{name}:{tag}")
+
+
+@contextlib.contextmanager
+def loaded(root: Path, registry: DockerRegistry) -> Iterator[None]:
+    """Both images in the Docker engine, which is not timed."""
+    for version in (FIRST, PATCH):
+        source = f"oci:{root}/out/{version}/cpu/linux-64:{version}-cpu"
+        host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        call("skopeo", "copy", "-q", "--dest-daemon-host", host, source, f"docker-daemon:lockyard-bench:{version}")
+    try:
+        yield
+    finally:
+        names = [f"{registry.host}/{name}:{tag}" for name in NAMES for tag in {*tags(FIRST), *tags(PATCH)}]
+        call("docker", "rmi", "-f", *names, f"lockyard-bench:{FIRST}", f"lockyard-bench:{PATCH}")
+
+
+def test_push(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    need("registry", "skopeo", "docker")
+    rounds = (("first", FIRST), ("nothing new", FIRST), ("5 % new", PATCH))
+    found: dict[str, dict[str, Cost]] = {}
+    sent = {}
+    with docker_registry(tmp_path / "one") as registry:
+        found["lockyard"] = {}
+        for name, version in rounds:
+            found["lockyard"][name] = cost(registry, partial(lockyard, root, registry, version))
+            sent[name] = json.loads((root / f"out/{version}/push.json").read_text())["sent_bytes"]
+    with docker_registry(tmp_path / "two") as registry:
+        found["skopeo"] = {name: cost(registry, partial(skopeo, root, registry, version)) for name, version in rounds}
+    with docker_registry(tmp_path / "three") as registry, loaded(root, registry):
+        found["docker"] = {name: cost(registry, partial(docker, registry, version)) for name, version in rounds}
+    empty = _start_up()
+    new = json.loads((root / f"build_artifacts/v1/v1.4/v{PATCH}/images.json").read_text())["images"]["cpu"]
+    old = json.loads((root / f"build_artifacts/v1/v1.4/v{FIRST}/images.json").read_text())["images"]["cpu"]
+    known = {item["digest"] for item in old["platforms"]["linux-64"]["layers"]}
+    fresh = sum(item["size"] for item in new["platforms"]["linux-64"]["layers"] if item["digest"] not in known)
+    lines = [f"\npush {MEGABYTES} MB in {LAYERS} layers to {len(NAMES)} repositories, {len(tags(FIRST))} tags each"]
+    for name, _ in rounds:
+        lines.append(f"  {name}")
+        base = found["lockyard"][name].seconds
+        lines += [f"    {tool:9} {costs[name]} {costs[name].seconds / base:8.2f} x" for tool, costs in found.items()]
+    again = found["lockyard"]["nothing new"].seconds
+    lines.append(
+        f"  lockyard --version alone takes {empty:.2f} s: nothing new is {(again - empty) / 3:.3f} s a repository"
+    )
+    lines.append(
+        f"  blob bytes sent by lockyard: {sent}; the new layers have {fresh} ({sent['5 % new'] / fresh - 1:+.2%})"
+    )
+    with capsys.disabled():
+        print("\n".join(lines))
+    assert sent["nothing new"] == 0
+    assert abs(sent["5 % new"] / fresh - 1) < 0.02
+    for name, _ in rounds:
+        mine, theirs = found["lockyard"][name], (found["skopeo"][name], found["docker"][name])
+        assert mine.requests < min(item.requests for item in theirs)
+
+
+def _start_up() -> float:
+    start = time.perf_counter()
+    call(sys.executable, str(ROOT / "src/main.py"), "--version")
+    return time.perf_counter() - start
