@@ -71,9 +71,10 @@ def test_the_whole_way(server: RegistryServer, root: Path, call: Call) -> None:
     """Only three fields differ, nothing but configurations is sent, and all floating tags of the line move."""
     images = prepared(root)
     assert call("push", BETA, *to(server.repository("a")))[0] == 0
-    server.forget_log()
+    before = dict(server.finished)
     code, out, err = call("promote", BETA, *to(server.repository("a"), server.repository("b")))
     assert code == 0, err
+    uploaded = {digest for _, digest in server.finished.keys() - before.keys()}
     new = image_of(root, "1.4.2")
     old = images["cpu linux-64"]
     assert new.layers == old.layers
@@ -81,7 +82,8 @@ def test_the_whole_way(server: RegistryServer, root: Path, call: Call) -> None:
     assert f"{server.repository('a')}@{new.digest} latest-cpu" in out
     assert server.tag_digests("b")["latest-cpu"] == str(new.digest) == server.tag_digests("a")["1.4.2-cpu"]
     assert server.tag_digests("a")["1.4.2-beta.1-cpu"] == str(old.digest)
-    assert server.received() == sum(len(image_of(root, "1.4.2", kind).config_bytes) for kind in ("cpu", "gpu"))
+    assert not uploaded & {str(layer.descriptor.digest) for image in images.values() for layer in image.layers}
+    assert str(new.config_descriptor.digest) in uploaded
     assert "nothing else differs" in err
     assert "1.4.2-beta.1 -> 1.4.2" in err
     assert (root / DIRECTORY / "cpu.env.in").read_text() == "conda-forge::python\n"
@@ -132,7 +134,9 @@ def test_from_a_repository(server: RegistryServer, root: Path, call: Call) -> No
     server.forget_log()
     code, _, err = call("promote", BETA, "--from", "stage", *to(server.repository("a")))
     assert code == 0, err
-    assert server.received() < 3000
+    assert not {digest for name, digest in server.finished if name == "a"} & {
+        str(layer.descriptor.digest) for image in images.values() for layer in image.layers
+    }
     assert not [item for item in server.log if item.method == "GET" and "/blobs/" in item.path and item.received]
     manifest = json.loads(server.manifests["a"][server.tag_digests("a")["1.4.2-cpu"]][0])
     layers = [layer.descriptor.to_json() for layer in images["cpu linux-64"].layers]

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lockyard import fs
-from lockyard.app.build import BUILD
-from lockyard.app.images import suite_of
+from lockyard.app.images import BUILD, suite_of
 from lockyard.app.workspace import Workspace, open_workspace
 from lockyard.checks.plan import FILE_NAME as TESTS
 from lockyard.checks.plan import Record, TestOutcome, format_record, suite_digest

@@ -25,7 +25,7 @@ from lockyard.app.engines import (
     resolved_bases,
     say_choice,
 )
-from lockyard.app.images import BuildResult, ImageResult, chosen_platforms, tag_of
+from lockyard.app.images import BUILD, BuildResult, ImageResult, chosen_platforms, tag_of
 from lockyard.app.loading import load_images
 from lockyard.app.lock import current_locks, lock_release, lock_status
 from lockyard.app.supplied import supply
@@ -52,7 +52,6 @@ from lockyard.reports.notes import is_text
 from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
 
-BUILD = "build.json"
 SCHEMA = 1
 
 

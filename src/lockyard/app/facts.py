@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from lockyard import fs
+from lockyard.app.images import BUILD
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import FILE_NAME as TESTS
 from lockyard.conda.lock import Lock
@@ -19,7 +20,6 @@ from lockyard.reports.ref import ReleaseRef
 from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 
-BUILD = "build.json"
 _READ = (".env.in", ".env.out", ".lock.json", "layers.json", "images.json", "source-version.txt")
 
 

@@ -17,6 +17,9 @@ from lockyard.ports import RunRequest, RunResult, Toolbox
 from lockyard.tree import Tree
 from lockyard.version import Version
 
+BUILD = "build.json"
+"""The record of a build, beside the image."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageResult:

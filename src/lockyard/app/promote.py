@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lockyard import fs
-from lockyard.app.facts import BUILD
+from lockyard.app.images import BUILD
 from lockyard.app.lock import current_locks
 from lockyard.app.publish import PublishRequest, PublishResult, publish_release
 from lockyard.app.published import FILE_NAME, Built, check_records, read_built

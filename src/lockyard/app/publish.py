@@ -21,10 +21,8 @@ from lockyard.app.published import (
     read_record,
     to_push,
 )
-from lockyard.app.sbom import attach_after
 from lockyard.app.staging import attach, read_staged
 from lockyard.app.targets import Place, aim, open_places, present, resolve
-from lockyard.app.texts import write_texts_after
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import Record
 from lockyard.distribution import Repository
@@ -242,6 +240,10 @@ def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
         if job.request.image_refs is not None:
             fs.atomic_write(job.request.image_refs, "".join(f"{line}\n" for line in result.lines).encode())
         journal.remove()
+    # These read locks, which a push itself does not need: half of its start-up time.
+    from lockyard.app.sbom import attach_after
+    from lockyard.app.texts import write_texts_after
+
     attach_after(toolbox, workspace, version, job.request.image_types, job.places)
     write_texts_after(toolbox, workspace, version, only_again=True)
     return result

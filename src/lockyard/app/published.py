@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lockyard import fs
-from lockyard.app.build import BUILD
-from lockyard.app.images import suite_of
+from lockyard.app.images import BUILD, suite_of
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import FILE_NAME as TESTS
 from lockyard.checks.plan import Record, suite_digest, verify_record
