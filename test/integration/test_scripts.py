@@ -215,6 +215,13 @@ def test_bad_activation_is_an_error(script: bytes, message: str, workshop: Works
     assert dict(quiet.activation) == {}
 
 
+def test_scripts_are_root_whatever_the_user_of_the_base(workshop: Workshop, shared: tuple[Path, Base]) -> None:
+    base = replace(shared[1], image=shared[1].image.with_config(User="33"))
+    prepared = workshop.prepare(scripted_request(workshop, base, scripted.graphviz()), settings())
+    assert prepared.scripted is not None
+    assert workshop.build(prepared).image.runtime["User"] == "33"
+
+
 def test_another_machine_says_what_to_do(workshop: Workshop, shared: tuple[Path, Base]) -> None:
     request = scripted_request(workshop, shared[1], scripted.graphviz())
     with pytest.raises(BuildError, match="programs of linux-64 do not run on this linux-aarch64 machine") as error:

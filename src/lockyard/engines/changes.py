@@ -133,13 +133,19 @@ def apply_changes(changes: Changes, tree: Path) -> None:
 def joined(steps: Iterable[Changes], existed: Iterable[str]) -> Changes:
     """Return several changes, one after the other, as one; `existed` are the paths of the packages."""
     before = set(existed)
+    parents: set[str] = set()
     paths: dict[str, Change] = {}
     data: dict[str, Piece] = {}
     for step in steps:
         for path, change in step.paths.items():
-            if change.kind != "directory":
-                paths = {old: item for old, item in paths.items() if not old.startswith(f"{path}/")}
+            old = paths.get(path)
+            if change.kind == "directory" and old is not None and old.kind != "directory":
+                # It was gone in between, and with it what packages have below.
+                paths |= {child: Change("removed") for child in _children(path, before)}
+            if change.kind != "directory" and path in parents:
+                paths = {other: item for other, item in paths.items() if not other.startswith(f"{path}/")}
             paths[path] = change
+            parents.update(path[:index] for index, sign in enumerate(path) if sign == "/")
             if change.kind == "removed" and path not in before:
                 del paths[path]
             if path in step.data:
@@ -160,6 +166,12 @@ def entries(changes: Changes, prefix: str, owner: tuple[int, int]) -> Iterator[E
             yield Entry(place, "file", change.mode, *owner, EPOCH, piece.size, chunks=piece.chunks)
         else:
             yield Entry(place, change.kind, change.mode, *owner, target=os.fsencode(change.target))
+
+
+def _children(directory: str, paths: Iterable[str]) -> set[str]:
+    """Return the paths directly below a directory."""
+    start = f"{directory}/"
+    return {start + path[len(start) :].split("/", 1)[0] for path in paths if path.startswith(start)}
 
 
 def _names(directory: Path) -> list[str]:

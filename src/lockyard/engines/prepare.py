@@ -4,6 +4,7 @@ All of it is made in the sandbox, over the base and a private copy of the enviro
 `environments/v1/HEX/` holds `record.json` and `changes.tar`, `pyc/v1/HEX` the compiled modules of one package.
 """
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -126,6 +127,7 @@ class Preparer:
         packages, linker = _placed(request, request.packages)
         steps: list[Changes] = []
         variables: dict[str, str] = {}
+        _sweep(self._environments)
         with fs.temporary_directory(self._environments) as stage:
             materialise(packages, linker, stage / "tree")
             tree = stage / "tree" / request.prefix.lstrip("/")
@@ -141,7 +143,8 @@ class Preparer:
                     )
             _write(stage / "result", joined(steps, _with_parents(packages)), variables)
             shutil.rmtree(place, ignore_errors=True)
-            (stage / "result").rename(place)
+            with contextlib.suppress(OSError):  # another process was as fast: its result is as good
+                (stage / "result").rename(place)
 
     def _must_run(self, request: BuildRequest, what: str, setting: str) -> None:
         if request.platform not in {self._host, "noarch"}:
@@ -187,6 +190,7 @@ class Preparer:
         self._log.step(f"compiling the Python modules of {len(todo)} packages")
         self._must_run(request, "compiling Python modules", "compile-pyc = false")
         needed = bytecode.closure("python", request.packages)
+        _sweep(self._compiled)
         with fs.temporary_directory(self._compiled) as stage:
             packages, linker = _placed(request, [package for package in request.packages if package.name in needed])
             materialise(packages, linker, stage / "tree")
@@ -207,6 +211,12 @@ class Preparer:
                 self._log.detail(f"{failed} files are no valid modules of this Python; they stay as they are")
             for job, result in zip(todo, results, strict=True):
                 bytecode.write_pack(self._compiled / names[job.manifest.package.dist], result)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what killed builds left."""
+    directory.mkdir(parents=True, exist_ok=True)
+    fs.sweep_old(directory)
 
 
 def _as_root(request: BuildRequest) -> Image:
