@@ -271,11 +271,20 @@ class Distribution(Model):
             raise ValueError(f"{value!r}: use lower-case letters, digits, '.', '_' and '-'")
         return value
 
+    @pydantic.field_validator("image")
+    @classmethod
+    def _image(cls, value: str) -> str:
+        try:
+            if value:
+                Reference.parse(value)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return value
+
     @pydantic.model_validator(mode="after")
     def _defaults(self) -> Self:
         object.__setattr__(self, "image", self.image or f"localhost/{self.name}")
         object.__setattr__(self, "title", self.title or self.name)
-        Reference.parse(self.image)
         return self
 
     def repository(self, name: str) -> Repository:

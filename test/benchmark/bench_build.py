@@ -35,7 +35,9 @@ from support.require import need
 
 pytestmark = pytest.mark.timeout(3600)
 
+# py-rattler compiles no Python modules either.
 VARIANTS = """schema = 1
+compile-pyc = false
 channels = ["file:channel"]
 [variants.cpu]
 base = "rootfs:base.tar.zst"

@@ -118,6 +118,7 @@ def test_variants(data: bytes) -> None:
 @example(b"tool = 1", "pyproject.toml")
 @example(b"tool = 1", "lockyard.toml")
 @example(b"tool = { lockyard = 3 }", "pyproject.toml")
+@example(b"name = 'small'\nimage = 'ocalhost/small'", "lockyard.toml")
 def test_configuration(data: bytes, source: str) -> None:
     found = read(lambda: parse_distribution(decode(data, source), source=source))
     assert found.message.startswith(source) if isinstance(found, LockyardError) else found.name
