@@ -8,16 +8,18 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lockyard.cli.root import run
-from lockyard.conda.formats import read_lock_json
-from lockyard.conda.lock import Lock
+from lockyard.conda.formats import read_lock_json, write_conda_lock
+from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.conda.solve import run_rattler
+from lockyard.errors import ConfigError
 from support.channel import package, write_channel, write_distribution
 from support.require import ROOT
 
@@ -100,12 +102,7 @@ def test_conda_lock_installs_with_a_conda(release: Path, tmp_path: Path) -> None
 def test_conda_lock_knows_our_input_hash(release: Path) -> None:
     """What `conda-lock` calls the content hash is the input hash of our lock, for every platform."""
     lock = lock_of(release)
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from conda_lock.lockfile import parse_conda_lock_file
-    found = parse_conda_lock_file(release / "cpu.conda-lock.yml")
+    found = read_by_conda_lock(release / "cpu.conda-lock.yml")
     assert found.metadata.content_hash == {"linux-64": lock.input_hash.removeprefix("sha256:")}
 
 
@@ -126,3 +123,45 @@ def test_rattler_reads_both_exports(release: Path) -> None:
         return {str(record.url): record.sha256.hex() if record.sha256 else None for record in records}
 
     assert run_rattler(read()) == {item.url: item.sha256 for item in packages}
+
+
+def read_by_conda_lock(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from conda_lock.lockfile import parse_conda_lock_file
+    return parse_conda_lock_file(path)
+
+
+def locked(name: str, *, subdir: str = "linux-64", md5: str | None = "0" * 32) -> LockedPackage:
+    return LockedPackage(
+        name=name, version="2.2.1", build="h_0", subdir=subdir, md5=md5, sha256="1" * 64,
+        url=f"file:channel/{subdir}/{name}-2.2.1-h_0.conda", depends=("python >=3.11,<3.12.0a0", "libblas"),
+    )  # fmt: skip
+
+
+def exported(platforms: Mapping[str, tuple[LockedPackage, ...]]) -> Lock:
+    return Lock(image_type="cpu", platforms=platforms, channels=("file:channel",), input_hash="sha256:" + "a" * 64)
+
+
+def test_conda_lock_reads_our_export(tmp_path: Path) -> None:
+    """conda-lock's own parser accepts the file, with our input hash as content hash."""
+    both = {
+        "linux-64": (locked("numpy"), locked("six", subdir="noarch")),
+        "linux-aarch64": (locked("six", subdir="noarch"),),
+    }
+    path = tmp_path / "cpu.conda-lock.yml"
+    text = write_conda_lock(exported(both), ["cpu.env.in"])
+    path.write_text(text)
+    back = read_by_conda_lock(path)
+    assert {(item.name, item.platform, item.url) for item in back.package} == {
+        (item.name, platform, item.url) for platform, items in both.items() for item in items
+    }
+    assert back.metadata.content_hash == dict.fromkeys(both, "a" * 64)
+    numpy = next(item for item in back.package if item.name == "numpy")
+    assert numpy.dependencies == {"libblas": "", "python": ">=3.11,<3.12.0a0"}
+    assert text == write_conda_lock(exported(both), ["cpu.env.in"])
+
+
+def test_conda_lock_needs_an_md5() -> None:
+    with pytest.raises(ConfigError, match="numpy-2.2.1-h_0 has no md5"):
+        write_conda_lock(exported({"linux-64": (locked("numpy", md5=None),)}), ["cpu.env.in"])

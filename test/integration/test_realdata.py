@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lockyard.cli.root import run
-from lockyard.conda.formats import read_env_out, write_env_out
+from lockyard.conda.formats import read_env_out, read_lock_json, write_env_out, write_lock_json
+from lockyard.conda.lock import Lock
 from support.upstream import upstream_distribution, upstream_texts
 
 pytestmark = [pytest.mark.integration, pytest.mark.realdata, pytest.mark.xdist_group("realdata")]
@@ -36,7 +37,21 @@ def test_the_changes_of_162_real_releases_are_found(
 
 def test_every_published_explicit_list_is_read_and_written_back() -> None:
     """All env.out of 164 real releases: byte for byte, but for a missing final newline."""
+    count = 0
     lists = {name: text for name, text in upstream_texts().items() if name.endswith(".env.out")}
     assert len(lists) == 328
     for name, text in lists.items():
-        assert write_env_out(read_env_out(text, name), "linux-64").rstrip("\n") == text.rstrip("\n"), name
+        packages = read_env_out(text, name)
+        count += len(packages)
+        assert write_env_out(packages, "linux-64").rstrip("\n") == text.rstrip("\n"), name
+    assert count > 200_000
+    print(f"{count} locked packages")
+
+
+def test_every_published_package_survives_a_lock_file() -> None:
+    """`env.out` → `lock.json` → the same packages, all of 164 real releases."""
+    for name, text in upstream_texts().items():
+        if not name.endswith(".env.out"):
+            continue
+        lock = Lock(image_type="cpu", platforms={"linux-64": read_env_out(text, name)})
+        assert read_lock_json(write_lock_json(lock), name) == lock, name

@@ -2,8 +2,10 @@
 
 import datetime as dt
 import hashlib
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lockyard import http
 from lockyard.cli.output import ConsoleLog
+from lockyard.conda.formats import read_env_out
 from lockyard.conda.lock import LockedPackage
 from lockyard.conda.solve import RattlerSolver
 from lockyard.errors import BuildError, ConfigError, UnsatisfiableError
@@ -28,6 +33,8 @@ pytestmark = pytest.mark.integration
 class Bench:
     root: Path
     options: dict[str, Any] = field(default_factory=dict)
+    waits: list[float] = field(default_factory=list)
+    """Seconds between tries of a request."""
 
     def channel(self, *records: dict[str, Any], name: str = "channel", packed: bool = False) -> None:
         write_index(self.root / name, records, packed=packed)
@@ -202,6 +209,8 @@ class Remote:
     records: list[dict[str, Any]]
     names: tuple[str, ...] = ("repodata.json.zst",)
     down: bool = False
+    failures: list[Callable[[bytes], httpx.Response]] = field(default_factory=list)
+    """Answers instead of the first ones; each gets the bytes that there would be."""
     log: list[tuple[str, int]] = field(default_factory=list)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -218,15 +227,18 @@ class Remote:
         data = index(self.records, subdir)
         data = zstandard.ZstdCompressor().compress(data) if name.endswith(".zst") else data
         tag = f'"{hashlib.sha256(data).hexdigest()}"'
+        if self.failures:
+            return self.failures.pop(0)(data)
         if request.headers.get("If-None-Match") == tag:
             return httpx.Response(304)
         return httpx.Response(200, content=iter([data]), headers={"etag": tag})
 
 
 def remote(bench: Bench, server: Remote) -> dict[str, Any]:
+    bench.waits = []
     bench.options = {
         "make_client": lambda: http.make_client(transport=httpx.MockTransport(server)),
-        "retries": http.Retries(sleep=lambda _: None),
+        "retries": http.Retries(sleep=bench.waits.append),
     }
     return {"channels": ("https://h.example/team",)}
 
@@ -263,6 +275,108 @@ def test_offline_uses_what_is_there_and_says_what_is_not(bench: Bench) -> None:
     assert bench.solve("a", offline=True, **where)["a"].version == "1.0"
     with pytest.raises(BuildError, match="channel https://h.example/team cannot be reached: GET .*: no route to host"):
         bench.solve("a", **where)
+
+
+def truncated(data: bytes) -> httpx.Response:
+    return httpx.Response(200, content=iter([data[: len(data) // 2]]), headers={"etag": '"half"'})
+
+
+@pytest.mark.parametrize("names", [("repodata.json.zst",), ("repodata.json",)])
+def test_a_truncated_index_is_asked_for_again_and_never_kept(bench: Bench, names: tuple[str, ...]) -> None:
+    server = Remote([record("a", "1.0")], names=names, failures=[truncated, truncated])
+    where = remote(bench, server)
+    assert bench.solve("a", **where)["a"].version == "1.0"
+    assert len(bench.waits) == 2
+    server.failures = [truncated] * 99
+    server.records.append(record("a", "2.0"))
+    with pytest.raises(
+        BuildError, match=r"channel https://h.example/team .*repodata.json(\.zst)? is truncated or damaged"
+    ):
+        bench.solve("a", **where)
+    # The index that was good before is still there, for --offline.
+    assert bench.solve("a", offline=True, **where)["a"].version == "1.0"
+    server.failures.clear()
+    assert bench.solve("a", **where)["a"].version == "2.0"
+
+
+def test_a_busy_or_broken_channel_is_waited_for_longer_each_time(bench: Bench) -> None:
+    def broken(_: bytes) -> httpx.Response:
+        raise httpx.ReadError("connection reset")
+
+    busy = [lambda _: httpx.Response(503), lambda _: httpx.Response(429, headers={"Retry-After": "7"}), broken]
+    where = remote(bench, Remote([record("a", "1.0")], failures=[*busy]))
+    assert bench.solve("a", **where)["a"].version == "1.0"
+    assert len(bench.waits) == 3
+    assert 7.0 in bench.waits
+
+
+def test_an_error_that_is_not_the_networks_is_not_tried_again(bench: Bench) -> None:
+    where = remote(bench, Remote([record("a", "1.0")], failures=[lambda _: httpx.Response(403)] * 9))
+    with pytest.raises(BuildError, match="HTTP 403"):
+        bench.solve("a", **where)
+    assert bench.waits == []
+
+
+def test_an_unreachable_channel_tells_what_the_cache_has(bench: Bench) -> None:
+    server = Remote([record("a", "1.0")])
+    where = remote(bench, server)
+    bench.solve("a", **where)
+    server.down = True
+    with pytest.raises(BuildError) as caught:
+        bench.solve("a", **where)
+    assert "--offline uses the index of 20" in (caught.value.hint or "")
+    assert len(bench.waits) >= 4
+
+
+def test_a_subdir_that_the_channel_does_not_have_is_remembered(bench: Bench) -> None:
+    """Offline, a channel of noarch packages only is enough."""
+
+    def server(request: httpx.Request) -> httpx.Response:
+        if "/linux-64/" in request.url.path:
+            return httpx.Response(404)
+        return Remote([record("a", "1.0")])(request)
+
+    bench.options = {"make_client": lambda: http.make_client(transport=httpx.MockTransport(server))}
+    where = {"channels": ("https://h.example/team",)}
+    assert bench.solve("a", **where)["a"].version == "1.0"
+    assert bench.solve("a", offline=True, **where)["a"].version == "1.0"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300) | st.text(max_size=100).map(str.encode), st.sampled_from(["", ".zst"]))
+def test_no_bytes_of_an_index_end_in_a_traceback(bench: Bench, data: bytes, suffix: str) -> None:
+    """Whatever a channel directory or a server gives, the error names the channel."""
+    place = bench.root / "fuzzed" / "noarch"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in ("repodata.json", "repodata.json.zst"):
+        (place / name).unlink(missing_ok=True)
+    (place / f"repodata.json{suffix}").write_bytes(data)
+    with pytest.raises((ConfigError, UnsatisfiableError)) as local:
+        bench.solve("a", channels=("file:fuzzed",))
+    assert local.type is UnsatisfiableError or "channel file:fuzzed" in local.value.message
+    where = remote(bench, Remote([], failures=[lambda _: httpx.Response(200, content=iter([data]))] * 99))
+    with pytest.raises((BuildError, UnsatisfiableError)) as away:
+        bench.solve("a", **where)
+    assert away.type is UnsatisfiableError or "channel https://h.example/team" in away.value.message
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"depends": 7}, {"version": None}, {"version": "!"}, {"build_number": "x"}, {"name": 5}, {"sha256": "zz"},
+        {"timestamp": "now"}, {"subdir": 1}, {"constrains": "x"}, {"size": -1},
+    ],
+)  # fmt: skip
+def test_a_record_that_is_malformed_names_the_channel(bench: Bench, broken: dict[str, Any]) -> None:
+    value = {**record("a", "1.0"), **broken}
+    data = {"info": {"subdir": "noarch"}, "packages": {}, "packages.conda": {"a-1.0-h_0.conda": value}}
+    (bench.root / "channel/noarch").mkdir(parents=True)
+    (bench.root / "channel/noarch/repodata.json").write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match="channel file:channel: a record of its index is malformed: noarch: "):
+        bench.solve("a")
+    old = read_env_out("@EXPLICIT\nfile:channel/noarch/a-1.0-h_0.conda", "x")
+    with pytest.raises(ConfigError, match="channel file:channel"):
+        bench.solver().available(bench.request("a", preferred=old))
 
 
 def test_a_missing_remote_channel_is_named(bench: Bench) -> None:

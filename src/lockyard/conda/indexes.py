@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SCHEMA = 1
 _WORKERS = 4
+_OWNER = "tell the channel's owner"
 _VALIDATORS = ("etag", "last-modified")
 Progress = Callable[[int], None]
 
@@ -75,14 +76,32 @@ class OpenChannel:
         self._records: dict[str, dict[tuple[str, str], rattler.RepoDataRecord]] = {}
 
     def records(self, name: str) -> Mapping[tuple[str, str], "rattler.RepoDataRecord"]:
-        """Return all records of a package name by subdir and file name."""
+        """Return all records of a package name by subdir and file name.
+
+        Raises:
+            ConfigError: one is malformed.
+
+        """
         if name not in self._records:
-            self._records[name] = {
-                (record.subdir, unquote(record.file_name)): record
-                for index in self.subdirs
-                for record in index.load_records(name)
-            }
+            try:
+                found = [record for index in self.subdirs for record in index.load_records(name)]
+            except (OSError, ValueError) as error:
+                raise self.malformed(str(error)) from error
+            self._records[name] = {(record.subdir, unquote(record.file_name)): record for record in found}
         return self._records[name]
+
+    def malformed(self, why: str) -> ConfigError:
+        """Return the error for a record that does not parse."""
+        return ConfigError(f"channel {self.channel.text}: a record of its index is malformed: {why}", hint=_OWNER)
+
+    def find_malformed(self) -> str | None:
+        """Return what is wrong with the first malformed record: slow, for messages."""
+        for index in self.subdirs:
+            try:
+                index.load_all_records()
+            except (OSError, ValueError) as error:
+                return f"{index.subdir}: {error}"
+        return None
 
 
 class Indexes:

@@ -111,7 +111,7 @@ class _Reader:
     def load(self) -> dict[str, Any]:
         try:
             data = json.loads(self.text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # JSONDecodeError is a ValueError; so is a number of 5,000 digits
             line = getattr(error, "lineno", 1)
             raise ConfigError(f"{self.source}:{line}: not JSON: {error}") from error
         if not isinstance(data, dict):

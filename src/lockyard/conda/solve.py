@@ -102,6 +102,9 @@ class RattlerSolver:
             raise UnsatisfiableError(
                 f"no set of packages for {request.platform} meets the specs", details=words
             ) from None
+        except OSError as error:
+            # rattler reads records while it solves.
+            raise _malformed(error, channels) from error
         return _in_install_order(records, channels)
 
     def available(self, request: SolveRequest) -> tuple[LockedPackage, ...]:
@@ -124,6 +127,14 @@ class RattlerSolver:
             if records:
                 found[name] = tuple(map(_index_record, records.values()))
         return found
+
+
+def _malformed(error: OSError, channels: Sequence[OpenChannel]) -> ConfigError:
+    for channel in channels:
+        why = channel.find_malformed()
+        if why is not None:
+            return channel.malformed(why)
+    return ConfigError(f"a channel's index cannot be read: {error}")
 
 
 def _preferred(channels: Sequence[OpenChannel], request: SolveRequest) -> list["rattler.RepoDataRecord"]:

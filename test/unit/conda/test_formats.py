@@ -1,5 +1,6 @@
 """Lock files: what is written is read back; what is malformed, foreign or newer is refused with its line."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -16,7 +17,6 @@ from lockyard.conda.formats import (
     lock_from_tree,
     read_env_out,
     read_lock_json,
-    write_conda_lock,
     write_env_out,
     write_lock_json,
 )
@@ -187,11 +187,52 @@ def test_a_package_twice_and_a_package_without_hash_are_refused() -> None:
         read_lock_json(write_lock_json(lock(locked(md5=None, sha256=None))), "x")
 
 
-@given(st.text(max_size=200) | st.binary(max_size=200).map(lambda data: data.decode("latin-1")))
-def test_no_text_breaks_the_readers(text: str) -> None:
-    for reader in (read_lock_json, read_env_out):
-        with pytest.raises(ConfigError):
-            reader(text + "\n{", "x")
+BYTES = st.binary(max_size=300) | st.text(max_size=150).map(lambda text: text.encode("utf-8", "surrogatepass"))
+
+
+@settings(max_examples=150)
+@given(BYTES, st.sampled_from(["cpu.lock.json", "cpu.env.out"]), st.sampled_from([b"", b"@EXPLICIT\n"]))
+def test_no_bytes_of_a_lock_file_end_in_a_traceback(data: bytes, name: str, head: bytes) -> None:
+    with contextlib.suppress(ConfigError):
+        lock_from_tree(Tree({name: File(head + data)}), "cpu", source="v1")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150)
+@given(st.data(), VALUES)
+def test_no_value_in_a_lock_file_ends_in_a_traceback(data: st.DataObject, value: object) -> None:
+    """Any value of JSON in any place of a good lock: read, or refused with the file's name."""
+    found = json.loads(write_lock_json(lock()))
+    place: Any = found
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = value
+    if error := refused(lambda: read_lock_json(json.dumps(found), "cpu.lock.json")):
+        assert error.message.startswith("cpu.lock.json:")
+
+
+def refused(read: Callable[[], object]) -> ConfigError | None:
+    try:
+        read()
+    except ConfigError as error:
+        return error
+    return None
+
+
+def test_deep_nesting_and_huge_numbers_are_refused() -> None:
+    for text in ("[" * 100_000, '{"schema": ' + "9" * 5000 + "}", '{"schema": 1e999}', '{"schema": NaN}'):
+        with pytest.raises(ConfigError, match="cpu.lock.json:1: "):
+            read_lock_json(text, "cpu.lock.json")
 
 
 def test_an_explicit_list_of_an_adopted_release_may_have_local_addresses_and_no_hash() -> None:
@@ -239,29 +280,6 @@ def test_the_lock_of_a_release_is_ours_or_that_of_an_adopted_one() -> None:
     assert lock_from_tree(Tree(explicit), "gpu", source="v1") is None
     with pytest.raises(ConfigError, match="v1/gpu.lock.json: it is the lock of image type 'cpu'"):
         lock_from_tree(Tree({"gpu.lock.json": File.text(write_lock_json(lock()))}), "gpu", source="v1")
-
-
-def test_conda_lock_reads_our_export(tmp_path: Any) -> None:
-    """conda-lock's own parser accepts the file, with our input hash as content hash."""
-    both = {"linux-64": (locked(), locked("six", subdir="noarch")), "linux-aarch64": (locked("six", subdir="noarch"),)}
-    path = tmp_path / "cpu.conda-lock.yml"
-    text = write_conda_lock(lock(platforms=both), ["cpu.env.in"])
-    path.write_text(text)
-    from conda_lock.lockfile import parse_conda_lock_file  # after ours, which silences what its import warns of
-
-    back = parse_conda_lock_file(path)
-    assert {(item.name, item.platform, item.url) for item in back.package} == {
-        (item.name, platform, item.url) for platform, items in both.items() for item in items
-    }
-    assert back.metadata.content_hash == dict.fromkeys(both, "a" * 64)
-    numpy = next(item for item in back.package if item.name == "numpy")
-    assert numpy.dependencies == {"libblas": "", "python": ">=3.11,<3.12.0a0"}
-    assert text == write_conda_lock(lock(platforms=both), ["cpu.env.in"])
-
-
-def test_conda_lock_needs_an_md5() -> None:
-    with pytest.raises(ConfigError, match="numpy-2.2.1-py311_0 has no md5"):
-        write_conda_lock(lock(locked(md5=None)), ["cpu.env.in"])
 
 
 INPUTS = LockInputs(
