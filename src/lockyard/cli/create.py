@@ -174,8 +174,8 @@ def _note(row: "Row") -> str:
         parts.append("new, indirect before" if row.installed else "new")
     if row.status == "unbounded":
         parts.append("not in the base lock")
-    if row.status != "removed" and row.old is not None and not row.old.startswith(">="):
-        parts.append(f"was {row.old or 'unbounded'}")
+    if row.status != "removed" and row.old and not row.old.startswith(">="):
+        parts.append(f"was {row.old}")
     if row.policy not in {"", "semver"}:
         parts.append(row.policy)
     return ", ".join(parts)
