@@ -43,6 +43,7 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "debian": lambda: _command("apt-get", "apt") or _command("dpkg-deb", "dpkg"),
     "sandbox": _sandbox,
     "root": lambda: None if os.geteuid() == 0 else "needs root",
+    "chromium": lambda: _command("chromium", "chromium") or _command("chromedriver", "chromium-driver"),
     "realdata": lambda: None if SHARED.is_dir() else "no shared data beside the project",
 }
 

@@ -15,7 +15,7 @@ from lockyard.gitobjects import GitObjects
 from lockyard.ports import SolveRequest, Toolbox
 from lockyard.reports.changes import Comparison, compare
 from lockyard.reports.dependencies import Brought, Why, brought, why
-from lockyard.reports.model import ReleaseFacts, TypeFacts, completed, read_json
+from lockyard.reports.model import ReleaseFacts, TypeFacts, by_hash, completed, read_json
 from lockyard.reports.ref import ReleaseRef
 from lockyard.reports.sizes import TypeSizes, type_sizes
 from lockyard.reports.staleness import Staleness, staleness
@@ -61,7 +61,7 @@ def read_release_facts(
     if chosen is None:
         raise ConfigError("there is no release yet", hint="lockyard create-patch-version-artifacts --help")
     release = read_facts(toolbox, workspace, ReleaseRef(chosen), image_types)
-    return with_index(toolbox, workspace, release, offline=offline) if index else release
+    return with_index(toolbox, workspace, (release,), offline=offline)[0] if index else release
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def read_pair(
         )
     other = read_facts(toolbox, workspace, ReleaseRef(chosen), image_types)
     if index:
-        other, target = (with_index(toolbox, workspace, item, offline=offline) for item in (other, target))
+        other, target = with_index(toolbox, workspace, (other, target), offline=offline)
     return Pair(other, target)
 
 
@@ -217,16 +217,45 @@ def release_dates(toolbox: Toolbox, workspace: Workspace, releases: Sequence[Rel
     return found
 
 
-def with_index(toolbox: Toolbox, workspace: Workspace, release: ReleaseFacts, *, offline: bool = False) -> ReleaseFacts:
-    """Return the release with sizes, times, licences and dependencies from the channel's index, matched by hash."""
-    types = {}
-    for name, item in release.types.items():
-        lacking = {package.name for package in item.packages() if package.size is None}
-        if lacking:
-            request = index_request(workspace, release, item, offline=offline)
-            records = toolbox.index().records(request, lacking)
-            types[name] = replace(item, lock=completed(item.lock, records))
-    return replace(release, types={**release.types, **types})
+def with_index(
+    toolbox: Toolbox, workspace: Workspace, releases: Sequence[ReleaseFacts], *, offline: bool = False
+) -> tuple[ReleaseFacts, ...]:
+    """Return releases with sizes, times, licences and dependencies from the channel's index, matched by hash.
+
+    Each channel is asked once for all that any release lacks.
+
+    Raises:
+        BuildError: a channel cannot be reached.
+        ConfigError: a channel is malformed, or its index is not there.
+
+    """
+    asked: dict[tuple[object, ...], tuple[SolveRequest, set[str]]] = {}
+    keys: dict[tuple[Version, str], tuple[object, ...]] = {}
+    for release in releases:
+        for name, item in release.types.items():
+            lacking = {package.name for package in item.packages() if package.size is None}
+            if lacking:
+                request = index_request(workspace, release, item, offline=offline)
+                key = keys[release.version, name] = (request.channels, request.platform)
+                asked.setdefault(key, (request, set()))[1].update(lacking)
+    index = toolbox.index() if asked else None
+    found = {
+        key: by_hash(record for records in index.records(request, names).values() for record in records)
+        for key, (request, names) in asked.items()
+        if index is not None
+    }
+    return tuple(
+        replace(
+            release,
+            types={
+                name: replace(item, lock=completed(item.lock, found[keys[release.version, name]]))
+                if (release.version, name) in keys
+                else item
+                for name, item in release.types.items()
+            },
+        )
+        for release in releases
+    )
 
 
 def index_request(workspace: Workspace, release: ReleaseFacts, item: TypeFacts, *, offline: bool) -> SolveRequest:

@@ -54,6 +54,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "support": "reports",
         "scan": "scan",
         "generate-sbom": "sbom",
+        "site": "site",
     },
     "Machinery": {"cache": "cache", "completion": "completion"},
 }

@@ -22,7 +22,7 @@ def render_text(comparison: Comparison, paint: Paint = plain) -> str:
     """Return text for a terminal: one line a package."""
     lines = [paint("title", f"{comparison.base} -> {comparison.target}")]
     for name, item in comparison.types.items():
-        lines += ["", f"{paint('title', name)}: {_summary(item)}", f"  {_sizes(item, comparison.base)}"]
+        lines += ["", f"{paint('title', name)}: {summary(item)}", f"  {_sizes(item, comparison.base)}"]
         for title, direct in (("direct", True), ("indirect", False)):
             lines += _text_rows(title, item.of(direct=direct), paint)
         for title, names in (("became direct", item.promoted), ("no longer direct", item.demoted)):
@@ -38,9 +38,9 @@ def render_markdown(comparison: Comparison, limit: int = _COMMENT_LIMIT) -> str:
     """
     lines = [f"## {comparison.base} → {comparison.target}", ""]
     lines += [
-        f"- **{name}**: {_summary(item)}. {_sizes(item, comparison.base)}." for name, item in comparison.types.items()
+        f"- **{name}**: {summary(item)}. {_sizes(item, comparison.base)}." for name, item in comparison.types.items()
     ]
-    direct = _merged(comparison.types, direct=True)
+    direct = merged(comparison.types, direct=True)
     lines += ["", *_table(direct)] if direct else ["", "No direct package changed."]
     lines += _moved(comparison.types)
     size = len("\n".join(lines))
@@ -68,7 +68,7 @@ def _word(change: PackageChange) -> str:
     return {"added": "new", "removed": "removed", "rebuilt": "build"}.get(change.what) or change.kind or ""
 
 
-def _summary(item: TypeComparison) -> str:
+def summary(item: TypeComparison) -> str:
     """Return the counts of one type in one line."""
     if not item.changes:
         return "nothing changed"
@@ -137,7 +137,7 @@ def _amount(amount: Amount | None) -> str:
     return human_size(amount.exact)
 
 
-def _merged(types: Mapping[str, TypeComparison], *, direct: bool) -> list[tuple[PackageChange, str]]:
+def merged(types: Mapping[str, TypeComparison], *, direct: bool) -> list[tuple[PackageChange, str]]:
     """Return each change once, with the types that share it."""
     found: dict[tuple[object, ...], tuple[PackageChange, list[str]]] = {}
     for name, item in types.items():
@@ -182,7 +182,7 @@ def _moved(types: Mapping[str, TypeComparison]) -> list[str]:
 
 
 def _folded(types: Mapping[str, TypeComparison]) -> Iterable[tuple[str, list[str]]]:
-    indirect = _merged(types, direct=False)
+    indirect = merged(types, direct=False)
     moved = [row for row in indirect if row[0].what != "rebuilt"]
     rebuilt = [row for row in indirect if row[0].what == "rebuilt"]
     if moved:

@@ -189,21 +189,26 @@ def read_json(text: str | bytes, source: str) -> dict[str, Any]:
     return value
 
 
-def completed(lock: Lock, records: Mapping[str, Sequence[IndexRecord]]) -> Lock:
-    """Return the lock with what a channel's index knows of packages whose size it does not say; the hash must match."""
+def completed(lock: Lock, records: Mapping[str, IndexRecord]) -> Lock:
+    """Return the lock with what a channel's index (hash → record) knows of packages whose size the lock does not say."""
 
     def one(package: LockedPackage) -> LockedPackage:
         if package.size is not None:
             return package
-        for record in records.get(package.name, ()):
-            if (package.md5 and record.md5 == package.md5) or (package.sha256 and record.sha256 == package.sha256):
-                return replace(
-                    package, size=record.size, timestamp=record.timestamp, license=record.license, depends=record.depends,
-                    sha256=package.sha256 or record.sha256, build_number=record.build_number,
-                )  # fmt: skip
-        return package
+        record = records.get(package.sha256 or "") or records.get(package.md5 or "")
+        if record is None or record.name != package.name:
+            return package
+        return replace(
+            package, size=record.size, timestamp=record.timestamp, license=record.license, depends=record.depends,
+            sha256=package.sha256 or record.sha256, build_number=record.build_number,
+        )  # fmt: skip
 
     return replace(lock, platforms={name: tuple(map(one, items)) for name, items in lock.platforms.items()})
+
+
+def by_hash(records: Iterable[IndexRecord]) -> dict[str, IndexRecord]:
+    """Return the records by each of their hashes."""
+    return {digest: record for record in records for digest in (record.md5, record.sha256) if digest}
 
 
 def built_image(build: Mapping[str, Any], tested: str = "") -> ImageFacts:

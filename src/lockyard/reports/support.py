@@ -36,17 +36,17 @@ def support_lines(
 ) -> tuple[LineSupport, ...]:
     """Return all lines, newest first, each major line before its minor lines.
 
-    A line begins with its first final release. A minor line ends no later than its major line does.
+    A line begins with its first final release. A major line lives at least as long as the last of its minor lines.
     """
     found = []
     for major in sorted({version.major for version in versions}, reverse=True):
         mine = sorted(version for version in versions if version.major == major)
-        whole = _line(str(major), mine, dates, policy, policy.major, today)
-        found.append(whole)
+        parts = []
         for minor in sorted({version.minor for version in mine}, reverse=True):
             part = [version for version in mine if version.minor == minor]
-            line = _line(f"{major}.{minor}", part, dates, policy, policy.minor, today, end=whole.until)
-            found.append(line)
+            parts.append(_line(f"{major}.{minor}", part, dates, policy, policy.minor, today))
+        last = max((line.until for line in parts if line.until), default=None)
+        found += [_line(str(major), mine, dates, policy, policy.major, today, least=last), *parts]
     return tuple(found)
 
 
@@ -115,7 +115,7 @@ def _line(
     policy: SupportPolicy,
     months: int | None,
     today: dt.date,
-    end: dt.date | None = None,
+    least: dt.date | None = None,
 ) -> LineSupport:
     final = [version for version in versions if not version.is_pre_release]
     first, latest = (final or list(versions))[0], (final or list(versions))[-1]
@@ -123,8 +123,8 @@ def _line(
     known = [dates[version] for version in final if version in dates]
     released = stated or (dates.get(first) if first in dates else min(known, default=None))
     until = add_months(released, months) if released and months is not None and final else None
-    if until and end:
-        until = min(until, end)
+    if until and least:
+        until = max(until, least)
     state: State = "supported"
     if not final:
         state = "pre-release"

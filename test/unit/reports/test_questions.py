@@ -19,7 +19,7 @@ from lockyard.ports import IndexRecord
 from lockyard.reports import dependencies, scan, sizes, staleness, support
 from lockyard.reports.changes import compare
 from lockyard.reports.graph import Graph, spec_name
-from lockyard.reports.model import completed
+from lockyard.reports.model import by_hash, completed
 from lockyard.version import Version
 from unit.reports.test_changes import NEW, OLD, facts, package
 
@@ -224,8 +224,8 @@ def test_an_index_completes_adopted_locks_by_hash_alone() -> None:
     lock = facts("1.0.0", {}).types["cpu"].lock
     lock = replace(lock, platforms={"linux-64": (adopted,)})
     wrong, right = record("1", md5="b" * 32, size=5), record("1", md5="a" * 32, size=7, license="MIT")
-    assert completed(lock, {"x": [wrong]}) == lock
-    assert completed(lock, {"x": [wrong, right]}).packages()[0].size == 7
+    assert completed(lock, by_hash([wrong])) == lock
+    assert completed(lock, by_hash([wrong, right])).packages()[0].size == 7
 
 
 # ── support
@@ -242,7 +242,8 @@ def test_lines_end_after_their_months() -> None:
     found = lines(SupportPolicy(major=12, minor=6), "1.0.0", "1.0.1", "1.1.0", "2.0.0", "2.1.0-beta.1")
     assert list(found) == ["2", "2.1", "2.0", "1", "1.1", "1.0"]
     assert (found["1.0"].until, found["1.0"].state) == (dt.date(2025, 7, 31), "ended")
-    assert found["1.1"].until == dt.date(2026, 1, 31), "no later than its major line"
+    assert found["1.1"].until == dt.date(2026, 2, 28)
+    assert found["1"].until == dt.date(2026, 2, 28), "no earlier than its last minor line"
     assert (found["2.0"].until, found["2.0"].state) == (dt.date(2026, 11, 1), "supported")
     assert found["2.1"].state == "pre-release"
     assert (str(found["1"].latest), found["1"].releases) == ("1.1.0", 3)
