@@ -96,7 +96,8 @@ def test_dark_follows_the_system_and_the_button(browser: Browser, small: Path) -
     light = paper()
     browser.prefer("dark")
     dark = paper()
-    assert sum(map(int, re.findall(r"\d+", dark)[:3])) < 200 < 600 < sum(map(int, re.findall(r"\d+", light)[:3]))
+    assert sum(map(int, re.findall(r"\d+", dark)[:3])) < 200
+    assert sum(map(int, re.findall(r"\d+", light)[:3])) > 600
     browser.run("document.querySelector('.theme').click()")
     assert paper() == light
     browser.open(small / "releases/1.0.1.html")
@@ -154,7 +155,7 @@ def test_keyboard_and_screen_readers(browser: Browser, small: Path, page: str) -
 
 def test_every_link_leads_somewhere(small: Path) -> None:
     for page in small.rglob("*.html"):
-        for target in re.findall(r'(?:href|src)="([^"#:]+)', page.read_text()):
+        for target in re.findall(r'(?:href|src)="(?!data:)([^"#:]+)', page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
@@ -181,24 +182,6 @@ class TestReal:
     def test_which_releases_have_numpy_1_26(self, browser: Browser, real: Path) -> None:
         browser.open(real / "packages.html", "#numpy%201.26")
         assert "numpy\t1.26.4\t0.13.0, 1.4.4 – 2.14.10\tcpu, gpu" in browser.text("#found tbody")
-
-    def test_search_and_compare_answer_at_once(
-        self, browser: Browser, real: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        """Printed, and held to far more than the 100 ms that they take when the machine is idle."""
-        browser.open(real / "packages.html")
-        search = browser.run(
-            "const t = performance.now(); for (const w of ['a', 'py', 'numpy 1.26', 'lib'])"
-            " { q.value = w; q.dispatchEvent(new Event('input')); } return (performance.now() - t) / 4"
-        )
-        browser.open(real / "compare.html")
-        compare = browser.run(
-            "const t = performance.now(); from.value = 0; from.dispatchEvent(new Event('change'));"
-            " return performance.now() - t"
-        )
-        with capsys.disabled():
-            print(f"\nsearch {search:.0f} ms, compare {compare:.0f} ms")
-        assert (search, compare) < (1000, 1000)
 
     def test_kinds_are_those_of_the_diff(self, browser: Browser, real: Path) -> None:
         """The page orders versions by rules of its own: they agree with conda's where it matters."""

@@ -1,6 +1,7 @@
 """Charts as SVG, drawn by pygal; colours and fonts come from the page's own style sheet, so that they follow its theme."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,18 +13,22 @@ def line_chart(
     name: str, labels: Sequence[str], series: Mapping[str, Sequence[float | None]], form: Callable[[float], str]
 ) -> str:
     """Return a line chart; `name` is unique on its page, a missing value is `None`."""
-    import pygal
-
-    return _draw(pygal.Line, name, labels, series, form)
+    return _draw(_library().Line, name, labels, series, form)
 
 
 def bar_chart(
     name: str, labels: Sequence[str], series: Mapping[str, Sequence[float | None]], form: Callable[[float], str]
 ) -> str:
     """Return a chart of stacked bars."""
+    return _draw(_library().StackedBar, name, labels, series, form)
+
+
+def _library() -> Any:
+    """Return pygal without its import hook, which knows nothing of Python 3 and makes later imports warn."""
     import pygal
 
-    return _draw(pygal.StackedBar, name, labels, series, form)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
+    return pygal
 
 
 def _draw(
