@@ -22,7 +22,7 @@ from support.fuzz import mutated
 from support.releases import ENV_IN, LINE_SOURCE, VARIANTS, distribution, env_out, line, release
 
 T = TypeVar("T")
-MANY = settings(max_examples=150, derandomize=True)
+MANY = settings(max_examples=150, deadline=None, derandomize=True)
 SPECS = (
     b"# This file is auto-generated.\nconda-forge::numpy[version='>=1.26.4,<1.27.0']\npython=3.11=h0_0\n",
     b"pytorch[version='>=2,<3',build='*cuda*',build_number='>=3']\nconda-forge/linux-64::a >=1.2 *_cpython\n",
@@ -89,7 +89,7 @@ def test_spec_files(data: bytes) -> None:
 @pytest.mark.parametrize(
     "name", ["env.in", "pinned_env.in", "arg_based_env.in", "additional_packages_env.in", "env.out"]
 )
-@settings(max_examples=60, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=mutated(*SPECS, ENV_IN.encode(), env_out().encode()))
 def test_files_of_a_release(name: str, data: bytes) -> None:
     """A refusal names the file; a plan's spec file is one that is read."""
@@ -124,7 +124,7 @@ def test_configuration(data: bytes, source: str) -> None:
     assert found.message.startswith(source) if isinstance(found, LockyardError) else found.name
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)  # the first example loads jinja2
+@MANY
 @given(mutated(*TEMPLATES))
 def test_templates(data: bytes) -> None:
     values = {"image": "i", "version": "1.0.0", "types": ["cpu"], "packages": {}, "name": "n", "major": 1, "minor": 2}

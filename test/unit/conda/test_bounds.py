@@ -114,7 +114,7 @@ versions = st.from_regex(
 policies = st.sampled_from(["semver", "pythonesque", "calver", "latest", "pinned"])
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(versions, st.sampled_from(Bump), policies)
 def test_the_installed_version_is_always_allowed(installed: str, bump: Bump, policy: Policy) -> None:
     base = parse_env_in("a", source="f")
@@ -123,6 +123,7 @@ def test_the_installed_version_is_always_allowed(installed: str, bump: Bump, pol
     assert VersionSpec(item.spec.version).matches(version_key(installed))
 
 
+@settings(deadline=None)
 @given(versions, st.sampled_from(["semver", "pythonesque", "calver", "latest"]))
 def test_a_larger_bump_allows_no_less(installed: str, policy: Policy) -> None:
     found = [upper_bound(installed, bump, policy) for bump in Bump]
@@ -196,7 +197,7 @@ def test_without_it_pre_releases_would_come_in() -> None:
     assert not matches(solver_spec(plain), "1.3.0+local")
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(versions, st.sampled_from([Bump.PATCH, Bump.MINOR]), policies, st.sampled_from(PRE), versions)
 def test_no_bound_admits_a_pre_release_of_the_next_series(
     installed: str, part: Bump, policy: Policy, pre: str, other: str
