@@ -108,7 +108,7 @@ def test_nothing_moves_unless_it_is_asked(small: Distribution) -> None:
         f"build_artifacts/v0/v0.1/v0.1.1/{name}"
         for name in ("cpu.conda-lock.yml", "cpu.env.out", "cpu.lock.json", "layers.json")
     ]
-    assert "cpu linux-64: 3 packages, the same as in 0.1.0" in err
+    assert "cpu linux-64: 3 packages, 3 kB; the same as in 0.1.0" in err
     assert small.versions("0.1.1") == small.versions("0.1.0") == {"lib": "1.0 0", "numpy": "1.0 0", "pandas": "1.0 0"}
     out, err = small.run("lock", "0.1.1")
     assert out == ""
@@ -392,10 +392,24 @@ def test_json_says_what_the_table_says(small: Distribution) -> None:
     value = json.loads(out)
     assert value["changed"] is True
     assert value["types"]["cpu"]["packages"] == {"linux-64": 3}
+    assert value["types"]["cpu"]["bytes"] == {"linux-64": 3000}
     assert value["types"]["cpu"]["reasons"] == {
         "linux-64": [{"name": "numpy", "old": "1.0 h_0", "new": "1.1 h_0", "kind": "asked"}]
     }
     assert len(value["written"]) == 4
+
+
+def test_a_person_sees_what_changes_why_and_how_much(small: Distribution) -> None:
+    small.release("0.1.1", "0.1.0", cpu=["numpy[version='>=1.9']"])
+    _, err = small.run("lock", "0.1.1", "--dry-run")
+    assert (
+        "cpu linux-64: 2 packages, 2 kB; since 0.1.0: 2 changed, 1 removed; 2 kB of packages that 0.1.0 does not" in err
+    )
+    table = [line.split() for line in err.splitlines()]
+    assert ["package", "from", "to", "size", "why"] in table
+    assert ["numpy", "1.0", "h_0", "1.9", "h_0", "1", "kB", "bound"] in table
+    assert ["lib", "1.0", "h_0", "2.0", "h_0", "1", "kB", "required", "by", "numpy"] in table
+    assert ["pandas", "1.0", "h_0", "-", "-", "asked"] in table
 
 
 def test_a_dry_run_shows_and_writes_nothing(small: Distribution) -> None:

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +16,7 @@ from lockyard.cli.options import (
     pass_context,
     version_argument,
 )
+from lockyard.cli.output import human_size
 from lockyard.version import Version
 
 if TYPE_CHECKING:
@@ -126,8 +129,10 @@ def tell(context: Context, result: "LockResult", *, dry_run: bool = False) -> No
     for image_type, lock_ in result.locks.items():
         for platform, packages in lock_.platforms.items():
             reasons = lock_.reasons.get(platform)
-            say.info(f"{image_type} {platform}: {len(packages)} packages, {_since(reasons, lock_.base)}")
-            for line in _table(reasons or ()):
+            sizes = {item.name: item.size for item in packages}
+            size = human_size(_sum(sizes.values()))
+            say.info(f"{image_type} {platform}: {len(packages)} packages, {size}; {_since(reasons, lock_.base, sizes)}")
+            for line in _table(reasons or (), sizes):
                 say.info(line)
     for warning in _warnings(result):
         say.warning(warning)
@@ -156,20 +161,49 @@ def _warnings(result: "LockResult") -> list[str]:
     return lines
 
 
-def _since(reasons: "tuple[Reason, ...] | None", base: str | None) -> str:
+def _since(reasons: "tuple[Reason, ...] | None", base: str | None, sizes: Mapping[str, int | None]) -> str:
     if reasons is None:
         return "no base lock to compare with"
-    return f"{len(reasons)} differ from {base}" if reasons else f"the same as in {base}"
+    if not reasons:
+        return f"the same as in {base}"
+    counts = Counter(_change(item) for item in reasons)
+    parts = [f"{counts[name]} {name}" for name in ("changed", "rebuilt", "added", "removed") if counts[name]]
+    new = human_size(_sum(sizes[item.name] for item in reasons if item.new is not None))
+    return f"since {base}: {', '.join(parts)}; {new} of packages that {base} does not have"
 
 
-def _table(reasons: "tuple[Reason, ...]") -> list[str]:
-    """Return aligned lines; told as lines of the log, so that -q and --log-format json hold for them too."""
-    rows = [(item.name, item.old or "-", item.new or "-", item.kind) for item in reasons[:_SHOWN_ROWS]]
+def _change(reason: "Reason") -> str:
+    if reason.old is None:
+        return "added"
+    if reason.new is None:
+        return "removed"
+    return "rebuilt" if reason.old.split()[0] == reason.new.split()[0] else "changed"
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """Return the bytes of all, `None` when an index does not say one."""
+    found = list(sizes)
+    return None if None in found else sum(size for size in found if size is not None)
+
+
+def _table(reasons: "tuple[Reason, ...]", sizes: Mapping[str, int | None]) -> list[str]:
+    """Return aligned lines, what was asked for first; told as lines of the log, so that -q and --log-format hold for them.
+
+    Only what is new has a size: nobody fetches what was removed.
+    """
+    order = sorted(reasons, key=lambda item: (item.kind.startswith(("required", "not required")), item.name))
+    rows = [
+        (item.name, item.old or "-", item.new or "-", human_size(sizes[item.name]) if item.new else "-", item.kind)
+        for item in order[:_SHOWN_ROWS]
+    ]
     if not rows:
         return []
-    rows.insert(0, ("package", "from", "to", "why"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  " + "  ".join([*(f"{row[i]:<{widths[i]}}" for i in range(3)), row[3]]) for row in rows]
+    rows.insert(0, ("package", "from", "to", "size", "why"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"
+        for row in rows
+    ]
     more = len(reasons) - _SHOWN_ROWS
     return [*lines, f"  … and {more} more, see the lock file"] if more > 0 else lines
 
@@ -180,6 +214,7 @@ def _result_json(result: "LockResult") -> str:
         types[name] = {
             "input_hash": item.input_hash,
             "packages": {platform: len(packages) for platform, packages in item.platforms.items()},
+            "bytes": {platform: _sum(p.size for p in packages) for platform, packages in item.platforms.items()},
             "reasons": {
                 platform: [{"name": r.name, "old": r.old, "new": r.new, "kind": r.kind} for r in reasons]
                 for platform, reasons in item.reasons.items()
