@@ -61,7 +61,11 @@ class Platform:
 
         """
         packages, dropped = self._bounded()
-        self = dataclasses.replace(self, request=self._constrained(self._bounds(dropped)))  # noqa: PLW0642 - what follows solves within these bounds
+        within = dataclasses.replace(self, request=self._constrained(self._bounds(dropped)))
+        return within._settle(packages, dropped)  # noqa: SLF001 - another object of this class
+
+    def _settle(self, packages: Packages, dropped: frozenset[str]) -> Settled:
+        """Go on from a first result, within the bounds that hold."""
         if not self.fresh:
             packages = self._still(packages)
         packages, stuck = self._updated(packages)

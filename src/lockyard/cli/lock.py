@@ -80,6 +80,7 @@ def lock(
       lockyard lock 1.4.2
       lockyard lock 1.4.2 --update numpy
       lockyard lock 1.4.2 --check
+      lockyard lock 1.4.2 --offline
       lockyard lock 1.4.2 --fresh --exclude-newer 2026-01-31 --dry-run
     """
     if check:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Collection
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockyard.conda.relax import fewest_dropped, most_kept, smallest_hitting_set
@@ -16,6 +16,7 @@ def granted(names: Collection[str], conflicts: Collection[frozenset[str]]) -> bo
     return not any(conflict <= frozenset(names) for conflict in conflicts)
 
 
+@settings(max_examples=40)
 @given(CONFLICTS, st.data())
 def test_the_smallest_set_is_dropped_whatever_the_conflict_names(
     conflicts: list[frozenset[str]], data: st.DataObject
@@ -54,6 +55,7 @@ def test_the_conflict_that_is_named_saves_solves() -> None:
     assert len(asked) <= 4
 
 
+@settings(max_examples=40)
 @given(CONFLICTS, st.data())
 def test_nothing_can_be_added_to_what_is_kept(conflicts: list[frozenset[str]], data: st.DataObject) -> None:
     def attempt(names: frozenset[str]) -> tuple[frozenset[str] | None, frozenset[str]]:
