@@ -89,7 +89,7 @@ class Preparer:
             if answer == "refuse":
                 raise BuildError(
                     f"{package.dist} has a post-link script, and variants.toml refuses it",
-                    hint=f'allow it: post-link = {{ {package.name} = "run" }}',
+                    hint=f'allow it: post-link = {{ "{package.name}" = "run" }}',
                 )
             if answer == "skip":
                 self._log.info(f"{package.dist}: its post-link script is skipped")

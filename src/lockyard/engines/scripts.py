@@ -85,7 +85,7 @@ def _run_script(runner: Runner, package: LockedPackage, prefix: str, overlay: Ov
     if done.exit_code != 0:
         raise BuildError(
             f"the post-link script of {package.dist} failed with exit code {done.exit_code}",
-            hint=f'build without it: post-link = {{ {package.name} = "skip" }} in variants.toml',
+            hint=f'build without it: post-link = {{ "{package.name}" = "skip" }} in variants.toml',
             details=done.output.strip().splitlines()[-_SHOWN:],
         )
 
@@ -94,7 +94,7 @@ def _not_repeating(package: LockedPackage, first: Changes, second: Changes) -> B
     paths = sorted(path for path in {*first.paths, *second.paths} if first.paths.get(path) != second.paths.get(path))
     return BuildError(
         f"the post-link script of {package.dist} does not repeat: two runs gave other files",
-        hint=f'build without it: post-link = {{ {package.name} = "skip" }} in variants.toml, and make them in the Dockerfile',
+        hint=f'build without it: post-link = {{ "{package.name}" = "skip" }} in variants.toml, and make them in the Dockerfile',
         details=[f"{path} differs" for path in paths[:_SHOWN]],
     )
 
