@@ -27,7 +27,7 @@ from lockyard.app.engines import (
 )
 from lockyard.app.images import BUILD, BuildResult, ImageResult, chosen_platforms, tag_of
 from lockyard.app.loading import load_images
-from lockyard.app.lock import current_locks, lock_release, lock_status
+from lockyard.app.lock import current_locks, lock_release, lock_status, release_locks
 from lockyard.app.supplied import supply
 from lockyard.app.testing import run_image_tests
 from lockyard.app.texts import write_texts_after
@@ -115,7 +115,9 @@ def build_release(
         wanted = {name: [platform for other, platform in jobs if other == name] for name, _ in jobs}
         locks, files = supply(locks, tree, version, platforms=wanted, package_dir=package_dir)
         release = _Release(
-            toolbox, workspace, version, workspace.line(version), tree, _layer_plan(tree, version, locks),
+            toolbox, workspace, version, workspace.line(version), tree,
+            # Of all types, whichever are built: the plan is shared.
+            _layer_plan(tree, version, {**release_locks(workspace, version), **locks}),
             workers or os.cpu_count() or 1, files, build_args or {}, engines,
         )  # fmt: skip
         images = _build_all(release, [_Job(name, platform, locks.get(name), choices[name]) for name, platform in jobs])

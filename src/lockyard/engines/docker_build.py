@@ -45,6 +45,8 @@ class DockerBuilds:
         try:
             yield client.api, responses
         finally:
+            for response in responses:
+                response.close()
             client.close()
 
     def build(self, build: EngineBuild, context: Callable[[], Iterator[bytes]], say: Callable[[str], None]) -> str:
