@@ -6,14 +6,11 @@ the patch: bytes within 2 % of its new layers. `LOCKYARD_BENCH_MB` is the image'
 """
 
 import contextlib
-import gzip
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,14 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from lockyard.oci.image import Image, Layer, oci_platform
-from lockyard.oci.layout import write_layout
-from lockyard.oci.values import Descriptor, Digest, MediaType
-from lockyard.version import Version
 from support.bench import ROOT
-from support.built import add_release, make_distribution, write_tests
+from support.built import add_release, make_distribution, write_real
 from support.docker_registry import DockerRegistry, docker_registry
-from support.images import random_bytes
+from support.images import real_layer
 from support.require import need
 
 MEGABYTES = int(os.environ.get("LOCKYARD_BENCH_MB", "1000"))
@@ -50,44 +43,16 @@ class Cost:
         return f"{self.seconds:8.2f} s {self.requests:6} requests {self.written / 1e6:9.1f} MB"
 
 
-def layer(place: Path, seed: str, size: int) -> tuple[Layer, Path]:
-    """A layer of about `size` compressed bytes: a tar with one file, three quarters of it noise."""
-    part = size * 3 // 4 // 64
-    blocks = (random_bytes(f"{seed} {number}", part) + bytes(part // 2) for number in range(85))
-    data = b"".join(blocks)
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as archive:
-        entry = tarfile.TarInfo(f"opt/{seed}.bin")
-        entry.size = len(data)
-        archive.addfile(entry, io.BytesIO(data))
-    packed = gzip.compress(tar.getvalue(), 1, mtime=0)
-    descriptor = Descriptor.of(MediaType.LAYER_GZIP, packed)
-    path = place / descriptor.digest.hex
-    path.write_bytes(packed)
-    return Layer(descriptor, Digest.of(tar.getvalue())), path
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A distribution with a release of 20 layers, and one that has 5 % other bytes."""
     place = tmp_path_factory.mktemp("bench")
     workspace = make_distribution(place / "small")
-    made = [layer(place, f"layer{number}", MEGABYTES * 10**6 // LAYERS) for number in range(LAYERS)]
-    other = layer(place, "changed", MEGABYTES * 10**6 // LAYERS)
+    made = [real_layer(place, f"layer{number}", MEGABYTES * 10**6 // LAYERS) for number in range(LAYERS)]
+    other = real_layer(place, "changed", MEGABYTES * 10**6 // LAYERS)
     for version, parts in ((FIRST, made), (PATCH, [*made[:-1], other])):
         add_release(workspace.root, version, tested=False)
-        config = {
-            **oci_platform("linux-64"),
-            "created": "2026-01-01T00:00:00Z",
-            "config": {"Labels": {"version": version}},
-            "rootfs": {"type": "layers", "diff_ids": [str(item.diff_id) for item, _ in parts]},
-        }
-        image = Image.of(config, [item for item, _ in parts])
-        out = workspace.out_dir(Version.parse(version), "cpu", "linux-64")
-        write_layout(out, image, {item.descriptor.digest: path for item, path in parts}, name=f"{version}-cpu")
-        build = json.loads((out / "build.json").read_text())
-        (out / "build.json").write_text(json.dumps({**build, "manifest_digest": str(image.digest)}))
-        write_tests(workspace.root, version)
+        write_real(workspace.root, version, parts)
     yield workspace.root
     shutil.rmtree(place, ignore_errors=True)
 

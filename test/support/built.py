@@ -1,7 +1,7 @@
 """A distribution with built and tested releases, as `build` leaves them, without building anything."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lockyard import fs
@@ -9,7 +9,8 @@ from lockyard.app.images import BUILD, suite_of
 from lockyard.app.workspace import Workspace, open_workspace
 from lockyard.checks.plan import FILE_NAME as TESTS
 from lockyard.checks.plan import Record, TestOutcome, format_record, suite_digest
-from lockyard.oci.image import Image
+from lockyard.oci.image import Image, Layer, oci_platform
+from lockyard.oci.layout import write_layout
 from lockyard.version import Version
 from support.images import write_image
 
@@ -113,3 +114,20 @@ def write_tests(
     )
     fs.atomic_write(place / TESTS, format_record(record).encode())
     return place / TESTS
+
+
+def write_real(root: Path, version: str, parts: Sequence[tuple[Layer, Path]], image_type: str = "cpu") -> Image:
+    """Put an image of layers that engines can unpack in the place of a built one, tested."""
+    out = open_workspace(root).out_dir(Version.parse(version), image_type, "linux-64")
+    config = {
+        **oci_platform("linux-64"),
+        "created": "2026-01-01T00:00:00Z",
+        "config": {"Labels": {"version": version}},
+        "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer, _ in parts]},
+    }
+    image = Image.of(config, [layer for layer, _ in parts])
+    write_layout(out, image, {layer.descriptor.digest: path for layer, path in parts}, name=f"{version}-{image_type}")
+    build = json.loads((out / BUILD).read_bytes())
+    fs.atomic_write(out / BUILD, json.dumps({**build, "manifest_digest": str(image.digest)}).encode())
+    write_tests(root, version, image_type)
+    return image

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import bcrypt
 
+from support.token_server import ISSUER, SERVICE, token_server
+
 USER, PASSWORD = "user", "correct-horse"
 _PATIENCE = 20.0  # seconds
 
@@ -33,14 +35,27 @@ class DockerRegistry:
 
 
 @contextlib.contextmanager
-def docker_registry(place: Path) -> Iterator[DockerRegistry]:
-    """Run a registry that keeps its data below `place`."""
-    place.mkdir(parents=True)
+def docker_registry(place: Path, *, tokens: bool = False, port: int | None = None) -> Iterator[DockerRegistry]:
+    """Run a registry that keeps its data below `place`; with `tokens` it wants those of a token server, else Basic.
+
+    With `port` and the same `place` it is one that has been restarted.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        auth: dict[str, object] = {"htpasswd": {"realm": "test", "path": str(place / "htpasswd")}}
+        if tokens:
+            server = stack.enter_context(token_server(USER, PASSWORD, place / "bundle.pem"))
+            bundle = str(place / "bundle.pem")
+            auth = {"token": {"realm": server.url, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": bundle}}
+        yield from _run(place, auth, port)
+
+
+def _run(place: Path, authentication: dict[str, object], fixed: int | None) -> Iterator[DockerRegistry]:
     word = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     (place / "htpasswd").write_text(f"{USER}:{word}\n")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = fixed or probe.getsockname()[1]
     config = {
         "version": "0.1",
         "log": {"level": "info"},
@@ -49,7 +64,7 @@ def docker_registry(place: Path) -> Iterator[DockerRegistry]:
             "maintenance": {"uploadpurging": {"enabled": False}},
         },
         "http": {"addr": f"127.0.0.1:{port}"},
-        "auth": {"htpasswd": {"realm": "test", "path": str(place / "htpasswd")}},
+        "auth": authentication,
     }
     (place / "config.yml").write_text(json.dumps(config))  # JSON is YAML
     # It reads every variable whose name begins with REGISTRY.
@@ -65,7 +80,7 @@ def docker_registry(place: Path) -> Iterator[DockerRegistry]:
             _wait(process, port, place / "log")
             host = f"127.0.0.1:{port}"
             auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-            (place / "docker").mkdir()
+            (place / "docker").mkdir(exist_ok=True)
             (place / "docker/config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
             yield DockerRegistry(host, place / "log", place / "docker", process.pid)
         finally:

@@ -262,7 +262,11 @@ class _Gate(BaseHTTPRequestHandler):
             length = answer.getheader("Content-Length")
             self._answer(
                 status,
-                {name: value for name, value in answer.getheaders() if name.lower() not in _HOP},
+                {
+                    name: value.replace(f"http://{self.ecr.upstream}/", f"{self.ecr.url}/")
+                    for name, value in answer.getheaders()
+                    if name.lower() not in _HOP
+                },
                 b"" if self.command == "HEAD" else answer.read(),
                 length=length,
             )

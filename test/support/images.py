@@ -1,8 +1,11 @@
 """Small random images made in code, as values and as the layouts that a build leaves."""
 
+import gzip
 import hashlib
+import io
 import json
 import random
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +42,23 @@ def make_image(
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
     }
     return Image.of(config, layers), blobs
+
+
+def real_layer(place: Path, seed: str, size: int) -> tuple[Layer, Path]:
+    """A layer that engines can unpack, of about `size` bytes: a gzipped tar with one file, two thirds of it noise."""
+    part = max(1, size // 85)
+    data = b"".join(random_bytes(f"{seed} {number}", part) + bytes(part // 2) for number in range(85))
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        entry = tarfile.TarInfo(f"opt/{seed}.bin")
+        entry.size = len(data)
+        archive.addfile(entry, io.BytesIO(data))
+    packed = gzip.compress(tar.getvalue(), 1, mtime=0)
+    descriptor = Descriptor.of(MediaType.LAYER_GZIP, packed)
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / descriptor.digest.hex
+    path.write_bytes(packed)
+    return Layer(descriptor, Digest.of(tar.getvalue())), path
 
 
 def _labelled(seed: str, version: str) -> dict[str, object]:

@@ -53,14 +53,16 @@ class EcrPlace:
 class Profile:
     """What a registry allows: requests per second by operation, the largest blob in bytes, how to make a repository.
 
-    `create` is empty where a first push makes the repository.
+    `create` is empty where a first push makes the repository. `login` is the hint when it refuses who we are.
     """
 
     rates: Mapping[str, float] = field(default_factory=dict)
     max_blob: int | None = None
     create: str = ""
+    login: str = ""
 
 
+_LOGIN = "`aws sts get-caller-identity` says who you are; docs/how-to/publish-to-ecr.md lists the permissions"
 GENERIC: Final = Profile()
 _PRIVATE: Final = Profile(
     {
@@ -72,6 +74,7 @@ _PRIVATE: Final = Profile(
         "BatchGetImage": 2000,
     },
     max_blob=52_000 * _MIB,
+    login=_LOGIN,
 )
 _PUBLIC: Final = Profile(
     {
@@ -82,6 +85,7 @@ _PUBLIC: Final = Profile(
         "PutImage": 10,
     },
     max_blob=10_000 * _MIB,
+    login=_LOGIN,
 )
 
 

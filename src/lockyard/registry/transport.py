@@ -95,6 +95,7 @@ class Transport:
         self.host = host
         self.retries = retries
         self.insecure = insecure
+        self._profile = profile
         self._pacer = Pacer(profile.rates, sleep=retries.sleep)
         self._credentials = credentials
         self._client: httpx.Client | None = None
@@ -284,7 +285,7 @@ class Transport:
             return http.TransferError(text, status=reply.status, temporary=True, wait=wait)
         hint = None
         if reply.status in {401, 403}:
-            hint = f"log in by docker login {self.host} with an account that may push there"
+            hint = self._profile.login or f"log in by docker login {self.host} with an account that may push there"
         return RefusedError(text, hint=hint, status=reply.status)
 
     def _keep_secret(self, *secrets: str) -> None:
