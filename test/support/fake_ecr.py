@@ -244,7 +244,7 @@ class _Gate(BaseHTTPRequestHandler):
 
     def _forward(self, path: str, body: bytes | None) -> int:
         connection = http.client.HTTPConnection(self.ecr.upstream, blocksize=_BLOCK)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+        headers = {name: ", ".join(self.headers.get_all(name, [])) for name in self.headers if name.lower() not in _HOP}
         headers["Host"] = self.ecr.upstream
         if self.ecr.authorization:
             headers["Authorization"] = self.ecr.authorization
