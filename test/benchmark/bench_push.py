@@ -8,6 +8,7 @@ the patch: bytes within 2 % of its new layers. `LOCKYARD_BENCH_MB` is the image'
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -33,14 +34,16 @@ FIRST, PATCH = "1.4.2", "1.4.3"
 
 @dataclass(frozen=True)
 class Cost:
-    """What one round cost: seconds, requests, bytes that the registry wrote (blobs and answers)."""
+    """What one round cost: seconds, processor seconds of the client (docker's daemon is not counted), requests, and
+    bytes that the registry wrote (blobs and answers)."""
 
     seconds: float
+    cpu: float
     requests: int
     written: int
 
     def __str__(self) -> str:
-        return f"{self.seconds:8.2f} s {self.requests:6} requests {self.written / 1e6:9.1f} MB"
+        return f"{self.seconds:8.2f} s, cpu {self.cpu:6.2f} s {self.requests:6} requests {self.written / 1e6:9.1f} MB"
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +75,13 @@ def written(registry: DockerRegistry) -> int:
 def cost(registry: DockerRegistry, work: Callable[[], object]) -> Cost:
     methods = ("HEAD", "GET", "POST", "PATCH", "PUT", "DELETE")
     before = sum(map(registry.requests, methods)), written(registry)
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     work()
-    seconds = time.perf_counter() - start
+    seconds, done = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = done.ru_utime + done.ru_stime - busy.ru_utime - busy.ru_stime
     time.sleep(0.2)  # the log and the counters of the registry are a little behind
     after = sum(map(registry.requests, methods)), written(registry)
-    return Cost(seconds, after[0] - before[0], after[1] - before[1])
+    return Cost(seconds, cpu, after[0] - before[0], after[1] - before[1])
 
 
 def call(*args: str, **environ: str) -> None:

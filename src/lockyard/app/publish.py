@@ -22,14 +22,14 @@ from lockyard.app.published import (
     to_push,
 )
 from lockyard.app.staging import attach, read_staged
-from lockyard.app.targets import Place, aim, open_places, present, resolve
+from lockyard.app.targets import Place, aim, beside, open_places, present, resolve
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import Record
 from lockyard.distribution import Repository
 from lockyard.errors import ConfigError, ImageTestError, RegistryError
 from lockyard.ports import Toolbox
 from lockyard.registry.journal import open_journal
-from lockyard.registry.plan import Manifest, PushPlan, plan_push
+from lockyard.registry.plan import Manifest, Present, PushPlan, Target, plan_push
 from lockyard.registry.push import PushReport, run_push
 from lockyard.tags import exact_tag
 from lockyard.version import Version
@@ -193,8 +193,14 @@ def _planned(
             for name, variant in variants.items()
         ]
         places = stack.enter_context(open_places(toolbox, workspace, repositories, insecure=request.insecure))
-        aims = [aim(workspace, version, variants, place, floating=tested) for place in places]
-        there = {place.name: present(place.port, images, item) for place, item in zip(places, aims, strict=True)}
+
+        def look(place: Place) -> tuple[Target, Present]:
+            target = aim(workspace, version, variants, place, floating=tested)
+            return target, present(place.port, images, target)
+
+        looked = beside(look, places)
+        aims = [target for target, _ in looked]
+        there = {target.repository: has for target, has in looked}
         plan = plan_push(images, aims, there, move_tags=request.move_tag, donors=offers)
         published = tuple(
             Published(

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lockyard.app.published import published_versions
 from lockyard.app.workspace import Workspace
@@ -16,6 +17,8 @@ from lockyard.tags import floating_tags, is_ambiguous, version_of_tag
 from lockyard.version import Version
 
 OCI = "oci:"
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,8 @@ def present(port: RegistryPort, images: Sequence[PushImage], target: Target) -> 
     """
     tags = {image.tag: image for image in images}
     tags |= {tag: image for image in images for tag in target.floating.get(image.image_type, ())}
-    found = {tag: digest for tag, digest in each(port.manifest_digest, tags) if digest is not None}
+    digests = beside(port.manifest_digest, tags)
+    found = {tag: digest for tag, digest in zip(tags, digests, strict=True) if digest is not None}
     tops = {image.top.digest for image in images if image.top.digest in found.values()}
     manifests: set[str] = set()
     blobs: set[str] = set()
@@ -146,7 +150,7 @@ def present(port: RegistryPort, images: Sequence[PushImage], target: Target) -> 
     for image in images:
         unsure = [] if image.top.digest in tops else [manifest.digest for manifest in image.manifests]
         manifests |= {manifest.digest for manifest in image.manifests} - set(unsure)
-        manifests |= {digest for digest, there in each(port.manifest_digest, unsure) if there is not None}
+        manifests |= {digest for digest in beside(port.manifest_digest, unsure) if digest is not None}
         whole = all(manifest.digest in manifests for manifest in image.manifests)
         if whole:
             blobs |= {blob.digest for blob in image.blobs}
@@ -156,15 +160,15 @@ def present(port: RegistryPort, images: Sequence[PushImage], target: Target) -> 
     return Present(blobs=frozenset(blobs) | port.present_blobs(missing), manifests=frozenset(manifests), tags=found)
 
 
-def each(ask: Callable[[str], str | None], names: Iterable[str]) -> list[tuple[str, str | None]]:
-    """Ask about several names beside each other."""
+def beside(function: Callable[[Ask], Answer], items: Iterable[Ask]) -> list[Answer]:
+    """Call `function` with several items beside each other and return its answers in their order."""
     import concurrent.futures
 
-    names = list(names)
-    if len(names) < 2:
-        return [(name, ask(name)) for name in names]
-    with concurrent.futures.ThreadPoolExecutor(min(8, len(names))) as pool:
-        return list(zip(names, pool.map(ask, names), strict=True))
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with concurrent.futures.ThreadPoolExecutor(min(8, len(items))) as pool:
+        return list(pool.map(function, items))
 
 
 def _configured(workspace: Workspace) -> list[Repository]:

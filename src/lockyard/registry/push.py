@@ -234,11 +234,14 @@ def _put_tag(effect: PutTag, port: RegistryPort, *, exact: bool) -> None:
 
 
 def _read_back(plan: PushPlan, ports: Mapping[str, RegistryPort]) -> None:
-    for repository, tag, digest in plan.tags:
-        body = ports[repository].get_manifest(tag)
+    def read(tag: tuple[str, str, str]) -> None:
+        repository, name, digest = tag
+        body = ports[repository].get_manifest(name)
         found = str(Digest.of(body)) if body is not None else "nothing"
         if found != digest:
             raise RegistryError(
-                f"{repository}:{tag} leads to {found} instead of {digest}",
+                f"{repository}:{name} leads to {found} instead of {digest}",
                 hint="no floating tag was moved; look at the registry, then push again",
             )
+
+    _beside(read, plan.tags, 2 * WORKERS, lambda: None)
