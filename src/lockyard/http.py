@@ -175,11 +175,18 @@ def _append(
 
 
 def fetch_if_changed(
-    client: "httpx.Client", url: str, target: Path, *, validators: Mapping[str, str], retries: Retries
+    client: "httpx.Client",
+    url: str,
+    target: Path,
+    *,
+    validators: Mapping[str, str],
+    retries: Retries,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Mapping[str, str] | None:
     """Bring `url` into the file `target` unless the server's copy is the one that `validators` name.
 
     Returns the new validators (`etag`, `last-modified`), `None` when nothing changed and `target` was not written.
+    `progress` gets the count of new bytes.
 
     Raises:
         TransferError: it cannot be had; a missing file has status 404.
@@ -198,6 +205,7 @@ def fetch_if_changed(
             with target.open("wb") as stream:
                 for chunk in response.iter_raw(_CHUNK):
                     stream.write(chunk)
+                    progress(len(chunk))
                 stream.flush()
                 os.fsync(stream.fileno())
             return {name: response.headers[name] for name in ("etag", "last-modified") if name in response.headers}

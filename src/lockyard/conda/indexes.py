@@ -30,6 +30,8 @@ _WORKERS = 4
 _OWNER = "tell the channel's owner"
 _VALIDATORS = ("etag", "last-modified")
 Progress = Callable[[int], None]
+_Key = tuple[str, str, Path, bool]
+"""Channel, subdir or platform, root, offline."""
 
 
 def index_path(cache_dir: Path, channel: Channel, subdir: str) -> Path:
@@ -112,7 +114,8 @@ class Indexes:
         self._log = log
         self._make_client = make_client
         self._retries = retries
-        self._open: dict[tuple[object, ...], OpenChannel] = {}
+        self._open: dict[_Key, OpenChannel] = {}
+        self._subdirs: dict[_Key, rattler.SparseRepoData | None] = {}
 
     def open(self, request: SolveRequest) -> list[OpenChannel]:
         """Open the channels of a request in their order; remote indexes come in parallel.
@@ -123,27 +126,25 @@ class Indexes:
 
         """
         channels = parse_channels(request.channels, source="channels")
-        keys = {channel: (channel.base, request.platform, request.root, request.offline) for channel in channels}
+        keys = {channel: _key(channel, request.platform, request) for channel in channels}
         missing = [channel for channel in channels if keys[channel] not in self._open]
-        paths = self._paths(missing, request)
+        jobs = [(channel, subdir) for channel in missing for subdir in (request.platform, "noarch")]
+        self._load([job for job in jobs if _key(*job, request) not in self._subdirs], request)
         for channel in missing:
-            self._open[keys[channel]] = _open_channel(channel, paths[channel], request.platform)
+            found = [self._subdirs[_key(channel, subdir, request)] for subdir in (request.platform, "noarch")]
+            self._open[keys[channel]] = _open_channel(channel, [item for item in found if item], request.platform)
         return [self._open[keys[channel]] for channel in channels]
 
-    def _paths(self, channels: Sequence[Channel], request: SolveRequest) -> dict[Channel, dict[str, Path]]:
-        """Return channel → subdir → index file, without the subdirs that a channel does not have."""
-        jobs = [(channel, subdir) for channel in channels for subdir in (request.platform, "noarch")]
-        online = not request.offline and any(not channel.is_local for channel in channels)
+    def _load(self, jobs: Sequence[tuple[Channel, str]], request: SolveRequest) -> None:
+        """Bring the index of each channel and subdir, and open it; `None` where the channel has no such subdir."""
+        online = not request.offline and any(not channel.is_local for channel, _ in jobs)
         bar: AbstractContextManager[Progress] = (
             self._log.progress("channel indexes", None, "B") if online else nullcontext(lambda _: None)
         )
         with bar as progress, ThreadPoolExecutor(_WORKERS, thread_name_prefix="index") as pool:
-            found = pool.map(lambda job: self._path(job[0], job[1], request, progress), jobs)
-            paths: dict[Channel, dict[str, Path]] = {channel: {} for channel in channels}
-            for (channel, subdir), path in zip(jobs, found, strict=True):
-                if path is not None:
-                    paths[channel][subdir] = path
-        return paths
+            paths = list(pool.map(lambda job: self._path(job[0], job[1], request, progress), jobs))
+        for (channel, subdir), path in zip(jobs, paths, strict=True):
+            self._subdirs[_key(channel, subdir, request)] = _open_subdir(channel, subdir, path) if path else None
 
     def _path(self, channel: Channel, subdir: str, request: SolveRequest, progress: Progress) -> Path | None:
         if channel.is_local:
@@ -201,20 +202,20 @@ class Indexes:
 
     def _fetch(self, channel: Channel, subdir: str, entry: Path, progress: Progress) -> Path | None:
         known = _read_meta(entry)
+        once = http.Retries(attempts=1)  # the caller tries again
         with self._make_client() as client, fs.temporary_directory(entry.parent, subdir) as stage:
             for name in ("repodata.json.zst", "repodata.json"):
                 url = f"{channel.base}/{subdir}/{name}"
                 validators = {key: str(known[key]) for key in _VALIDATORS if key in known and known.get("url") == url}
                 try:
                     found = http.fetch_if_changed(
-                        client, url, stage / name, validators=validators, retries=self._retries
+                        client, url, stage / name, validators=validators, retries=once, progress=progress
                     )
                 except http.TransferError as error:
                     if error.status == 404:
                         continue
                     raise
                 if found is not None:
-                    progress((stage / name).stat().st_size)
                     _keep(stage / name, entry, channel, subdir, {"url": url, **found})
                 return entry
         entry.unlink(missing_ok=True)
@@ -222,23 +223,27 @@ class Indexes:
         return None
 
 
+def _key(channel: Channel, subdir: str, request: SolveRequest) -> "_Key":
+    return channel.base, subdir, request.root, request.offline
+
+
 def _entry(place: Path, channel: Channel, subdir: str) -> Path:
     return place / hashlib.sha256(channel.base.encode()).hexdigest()[:32] / f"{subdir}.json"
 
 
-def _open_channel(channel: Channel, paths: Mapping[str, Path], platform: str) -> OpenChannel:
+def _open_channel(channel: Channel, subdirs: Sequence["rattler.SparseRepoData"], platform: str) -> OpenChannel:
+    if not subdirs:
+        raise ConfigError(f"channel {channel.text} has no index (repodata.json) for {platform} and none for noarch")
+    return OpenChannel(channel, _rattler_channel(channel).base_url, subdirs)
+
+
+def _open_subdir(channel: Channel, subdir: str, path: Path) -> "rattler.SparseRepoData":
     import rattler
 
-    if not paths:
-        raise ConfigError(f"channel {channel.text} has no index (repodata.json) for {platform} and none for noarch")
-    opened = _rattler_channel(channel)
-    subdirs = []
-    for subdir, path in paths.items():
-        try:
-            subdirs.append(rattler.SparseRepoData(opened, subdir, path))
-        except Exception as error:  # rattler has no class of its own for a malformed index
-            raise ConfigError(f"channel {channel.text}: the index of {subdir} does not parse: {error}") from error
-    return OpenChannel(channel, opened.base_url, subdirs)
+    try:
+        return rattler.SparseRepoData(_rattler_channel(channel), subdir, path)
+    except Exception as error:  # rattler has no class of its own for a malformed index
+        raise ConfigError(f"channel {channel.text}: the index of {subdir} does not parse: {error}") from error
 
 
 def _rattler_channel(channel: Channel) -> "rattler.Channel":

@@ -1,5 +1,6 @@
 """Why a lock differs from the base release's lock, and where the locks of a release disagree. Values in, values out."""
 
+import functools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,14 +151,24 @@ class _View:
             return ASKED
         return UNAVAILABLE if name in self.asked.unavailable else UNREQUIRED
 
+    @functools.cached_property
+    def _mentions(self) -> dict[str, list[LockedPackage]]:
+        """Name → the packages of the new lock whose dependencies or constraints name it."""
+        found: dict[str, dict[str, LockedPackage]] = {}
+        for package in self.new.values():
+            for text in (*package.depends, *package.constrains):
+                found.setdefault(_dependency_name(text), {})[package.name] = package
+        return {name: list(packages.values()) for name, packages in found.items()}
+
     def _causes(self, name: str) -> frozenset[str]:
         """Return the packages of the new lock that require an added package, or exclude the old one of a moved."""
+        near = self._mentions.get(name, [])
         if name not in self.base:
-            found = [item for item in self.new.values() if any(_names(text, name) for text in item.depends)]
+            found = [item for item in near if any(_names(text, name) for text in item.depends)]
         else:
             old = self.base[name]
             # Of an adopted lock nothing but the name is known; then only what others say counts.
-            found = [*excluding(old, self.new.values()), *needs_another(old, self.new)]
+            found = [*excluding(old, near), *needs_another(old, self.new)]
         return frozenset(item.name for item in found) - {name}
 
 
