@@ -97,7 +97,7 @@ def leftovers(root: Path, places: Iterable[str] = ("build_artifacts", "template"
     """Return what interrupted writes left below the `places` of `root`, down to the depth of release directories."""
     found: list[Path] = []
     for place in places:
-        todo = [(root / place, 0)]
+        todo = [(os.path.join(root, place), 0)]  # noqa: PTH118 - every command looks: plain text is five times faster
         while todo:
             directory, depth = todo.pop()
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
@@ -105,7 +105,7 @@ def leftovers(root: Path, places: Iterable[str] = ("build_artifacts", "template"
                     if _is_leftover(entry.name):
                         found.append(Path(entry.path))
                     elif depth < 4 and entry.is_dir(follow_symlinks=False):
-                        todo.append((Path(entry.path), depth + 1))
+                        todo.append((entry.path, depth + 1))
     return tuple(sorted(found))
 
 

@@ -8,14 +8,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError, ConfigError
-from lockyard.oci.image import Image
 from lockyard.oci.values import Digest
-from lockyard.registry.places import EcrPlace
-from lockyard.registry.settings import RepositorySettings
+
+if TYPE_CHECKING:  # every command loads the ports, few of them images and registries
+    from lockyard.oci.image import Image
+    from lockyard.registry.places import EcrPlace
+    from lockyard.registry.settings import RepositorySettings
 
 Exported = TypeVar("Exported")
 
@@ -278,7 +280,7 @@ class Containers(Protocol):
     def has_gpu(self) -> bool:
         """Tell whether containers can be given a GPU."""
 
-    def load(self, image: Image, blobs: Mapping[Digest, Path], name: str) -> Loaded:
+    def load(self, image: "Image", blobs: Mapping[Digest, Path], name: str) -> Loaded:
         """Load an image as `NAME:TAG`; `blobs` says where its layers are."""
 
     def close(self) -> None:
@@ -288,7 +290,7 @@ class Containers(Protocol):
 class Daemon(Protocol):
     """A container engine of this machine that images are loaded into."""
 
-    def load(self, image: Image, blobs: Mapping[Digest, Path], name: str) -> Loaded:
+    def load(self, image: "Image", blobs: Mapping[Digest, Path], name: str) -> Loaded:
         """Load an image as `NAME:TAG`; `blobs` says where its layers are.
 
         Raises:
@@ -313,7 +315,7 @@ def no_daemon() -> Daemon | None:
 class EcrSettings(Protocol):
     """How repositories of Amazon ECR are set up."""
 
-    def settings(self, place: EcrPlace) -> RepositorySettings:
+    def settings(self, place: "EcrPlace") -> "RepositorySettings":
         """Return the settings of one repository.
 
         Raises:
@@ -322,7 +324,7 @@ class EcrSettings(Protocol):
         """
 
 
-def no_ecr(place: EcrPlace) -> EcrSettings:
+def no_ecr(place: "EcrPlace") -> EcrSettings:
     """Stand for a toolbox that reaches no Amazon ECR."""
     raise ConfigError(f"no Amazon ECR is at hand for {place.host}")
 
@@ -347,7 +349,7 @@ class Toolbox:
     """Takes a repository (`HOST/NAME` or `oci:DIR`) and gives its registry."""
     daemon: Callable[[], Daemon | None] = no_daemon
     """Gives the reachable container engine; `None` when there is none."""
-    ecr: Callable[[EcrPlace], EcrSettings] = no_ecr
+    ecr: Callable[["EcrPlace"], EcrSettings] = no_ecr
     """Takes a repository in Amazon ECR and gives what knows its settings."""
     containers: Callable[[], Containers] = no_containers
     """Gives the container engine; raises `BuildError`, which names what was tried, when there is none."""
@@ -356,7 +358,7 @@ class Toolbox:
 class BaseSandbox(Protocol):
     """Opens a sandbox in an image that is in no layout."""
 
-    def __call__(self, image: Image, blobs: Mapping[Digest, Path]) -> AbstractContextManager[Runner]:
+    def __call__(self, image: "Image", blobs: Mapping[Digest, Path]) -> AbstractContextManager[Runner]:
         """Give a runner inside `image`.
 
         Raises:
