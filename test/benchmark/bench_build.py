@@ -1,6 +1,7 @@
 """`build` on about 1.3 GB of real packages, against `docker build` of the same lock by py-rattler, and against its own compressor.
 
 Docker gets the best case: the packages and the installer are in the build context, bound into the one RUN by BuildKit, no network.
+py-rattler compiles no modules, so `compile-pyc` is off. `LOCKYARD_BENCH_RUNS` says how often each thing runs.
 """
 
 import contextlib
@@ -34,11 +35,13 @@ from support.effects import RecordingLog
 from support.require import need
 
 pytestmark = pytest.mark.timeout(3600)
+RUNS = int(os.environ.get("LOCKYARD_BENCH_RUNS", "3"))
 
 # py-rattler compiles no Python modules either.
 VARIANTS = """schema = 1
 compile-pyc = false
 channels = ["file:channel"]
+compile-pyc = false
 [variants.cpu]
 base = "rootfs:base.tar.zst"
 virtual-packages = { __glibc = "2.36", __linux = "5.10", __unix = "0" }
@@ -195,7 +198,7 @@ def test_cold_against_docker(site: Site, context: Path, capsys: pytest.CaptureFi
     cold = Command(
         site.lockyard("build", "1.0.0", "--skip-tests", "--no-load"), env=site.env, prepare=site.forget
     )  # fmt: skip
-    found = measure({"lockyard build": cold, "docker build": docker_build(site, context)}, runs=3)
+    found = measure({"lockyard build": cold, "docker build": docker_build(site, context)}, runs=RUNS)
     ours, theirs = found["lockyard build"], found["docker build"]
     assert (
         site.run(site.docker, "run", "--rm", NAME, "python", "-c", "import numpy, scipy, pandas; print('ok')") == "ok\n"
@@ -232,7 +235,7 @@ def test_build_and_push_against_docker(site: Site, context: Path, capsys: pytest
         ),
     }  # fmt: skip
     found: dict[str, Timing] = {}
-    for _ in range(2):
+    for _ in range(RUNS):
         for name, (prepare, both) in pairs.items():
             prepare()
             one = measure({name: both}, runs=1)[name]
@@ -264,7 +267,7 @@ def test_one_package_and_nothing_changed(site: Site, capsys: pytest.CaptureFixtu
             "one package changed": Command(argv("1.0.1"), env=site.env, prepare=changed),
             "nothing changed": Command(argv("1.0.0"), env=site.env, prepare=unchanged),
         },
-        runs=3,
+        runs=RUNS,
     )
     assert site.digest("1.0.0") == digest
     cold, one, none = found.values()
@@ -313,7 +316,7 @@ def test_layers_against_their_compressor(
 
             list(layers.map(one, tars))
 
-    found = measure({"compressor alone": compress, "layer production": produce}, runs=3)
+    found = measure({"compressor alone": compress, "layer production": produce}, runs=RUNS)
     alone, whole = found.values()
     size = sum(path.stat().st_size for path in tars)
     for path in tars:
