@@ -6,19 +6,25 @@ made by several threads; neither their number nor the place changes a byte.
 
 import contextlib
 import dataclasses
+import functools
+import os
+import posixpath
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from lockyard.conda.lock import LockedPackage
 from lockyard.engines.request import BuildRequest, BuiltImage, BuiltLayer, CachedLayer, LayerCache
 from lockyard.errors import BuildError
 from lockyard.extracted import DirectoryReader
-from lockyard.oci.contents import Manifest, PackageReader, Python, read_manifest, resolve
+from lockyard.oci.contents import Manifest, PackagePath, PackageReader, Python, read_manifest, resolve
 from lockyard.oci.dockerfile import CopyLayer, kind_of, parse, plan_finish
 from lockyard.oci.image import MAX_LAYERS, Image, Layer
 from lockyard.oci.linking import LINKING_VERSION, Linker
+from lockyard.oci.rootfs import ROOTFS_VERSION, list_layer, unpacked
+from lockyard.oci.rootview import Listing, RootView
 from lockyard.oci.tar import Entry, LayerBlob, Sink, compressor_id, write_layer
 from lockyard.oci.values import Digest
 from lockyard.ports import Log
@@ -77,10 +83,11 @@ class _Job:
         self.linker = Linker(request.prefix, *request.owner, self.python)
         self.blobs: dict[Digest, Path] = {}
         self._guard = threading.Lock()
+        self._placed: dict[str, _Placed] = {}
 
     def environment(self) -> tuple[BuiltLayer, ...]:
         """Make the layers of the packages, then that of the history."""
-        placed = self._place()
+        placed = self._placed = self._place()
         groups = self.request.plan.group(self.request.packages)
         workers = max(1, min(self.request.workers, _LAYERS_AT_ONCE, len(groups)))
         with (
@@ -220,7 +227,12 @@ class _Job:
                 hint="begin it with: ARG ENV_IMAGE, then FROM ${ENV_IMAGE}",
             )
         layers = []
-        for step in plan_finish(instructions, request.context, request.args, image.runtime).steps:
+        config = request.base.image.config
+        plan = plan_finish(
+            instructions, request.context, request.args, image.runtime, view=self._view, unpack=unpacked,
+            platform={key: str(config[key]) for key in ("os", "architecture", "variant") if config.get(key)},
+        )  # fmt: skip
+        for step in plan.steps:
             if isinstance(step, CopyLayer):
                 built = self._copied(step)
                 layers.append(built)
@@ -228,6 +240,26 @@ class _Job:
             else:
                 image = step(image)
         return image, tuple(layers)
+
+    def _view(self) -> RootView:
+        """Return what COPY and WORKDIR must know of the files below them."""
+        view = RootView()
+        base = self.request.base
+        for layer in base.image.layers:
+            path = base.blobs[layer.descriptor.digest]
+            key = {"listing": str(layer.diff_id), "version": ROOTFS_VERSION}
+            view.add_listing(Listing.from_json(self.cache.remember(key, functools.partial(_listing, path))))
+        root = self.request.prefix.lstrip("/")
+        places = [f"{root}/conda-meta/history"]
+        for item in self._placed.values():
+            for target, place in item.places.items():
+                places.append(f"{root}/{place}")
+                source = item.manifest.targets[target]
+                if isinstance(source, PackagePath) and source.kind == "softlink":
+                    view.add_link(places[-1], os.fsdecode(item.reader.readlink(source.source)))
+        for directory in {posixpath.dirname(path) for path in places}:
+            view.add_entries(self.linker.parents(f"{directory}/x".encode(errors="surrogateescape")))
+        return view
 
     def _copied(self, step: CopyLayer) -> BuiltLayer:
         files = [
@@ -262,6 +294,10 @@ def environment_image(request: BuildRequest, layers: Iterable[Layer]) -> Image:
         labels["org.opencontainers.image.base.digest"] = base.digest
     image = base.image.append(*layers, created=request.created).with_created(request.created)
     return image.with_config(Env=[f"{key}={value}" for key, value in environment.items()], Labels=labels)
+
+
+def _listing(path: Path) -> Mapping[str, Any]:
+    return list_layer(path).to_json()
 
 
 def _package(item: _Placed) -> LockedPackage:

@@ -74,6 +74,9 @@ class LayerCache(Protocol):
     def layer(self, key: Mapping[str, Any], comment: str, make: Callable[[Sink], LayerBlob]) -> CachedLayer:
         """Return the layer of `key`, made by `make` unless it is there and sound."""
 
+    def remember(self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Return the JSON object of `key`, made by `make` unless it is there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:

@@ -58,6 +58,18 @@ class BlobCache:
         layer = Layer(Descriptor(blob.media_type, blob.digest, blob.size), blob.diff_id, comment)
         return CachedLayer(layer, path, blob.uncompressed, rebuilt=True)
 
+    def remember(self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Return the JSON object of `key`, made by `make` unless it is there."""
+        path = self._root / "notes" / f"{Digest.of(canonical_json({**key, 'schema': SCHEMA})).hex}.json"
+        try:
+            value = json.loads(fs.read_file(path) or b"null")
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            value = dict(make())
+            fs.atomic_write(path, json.dumps(value, sort_keys=True).encode())
+        return value
+
     def _find(self, name: str, comment: str) -> CachedLayer | None:
         data = fs.read_file(self._root / "keys" / f"{name}.json")
         try:

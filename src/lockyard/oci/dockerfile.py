@@ -4,41 +4,48 @@ Reference: Dockerfile reference 1.x. The files that `COPY` takes are a `Tree`; w
 the entries of new layers. What cannot be done without a container is an error that names the line and the way out.
 """
 
-import fnmatch
-import functools
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lockyard.errors import BuildError
+from lockyard.oci.copying import Copier, Copy, Unpack
 from lockyard.oci.image import Image
-from lockyard.oci.shellwords import WordError, expand
-from lockyard.oci.tar import EPOCH, Entry
-from lockyard.tree import File, Tree
+from lockyard.oci.rootview import RootView
+from lockyard.oci.shellwords import WordError, expand, expand_word
+from lockyard.oci.tar import Entry
+from lockyard.tree import Tree
 
 Kind = Literal["finish", "classic", "derived"]
 _CONTINUED = {"\\": re.compile(r"\\[ \t]*$"), "`": re.compile(r"`[ \t]*$")}
-_FLAG_RE = re.compile(r"--([a-z]+)(?:=(\S*))?\s+")
+_FLAG_RE = re.compile(r"--([a-z-]+)(?:=(\S*))?\s+")
 _NAME_RE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-_UNSUPPORTED = {"ONBUILD", "HEALTHCHECK"}
+_DURATION_RE = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_ARGS_WITHOUT_ARG = frozenset(
+    name
+    for word in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (word, word.lower())
+)
+"""Predefined arguments: builds know them without an ARG; they reach commands only, so nothing here depends on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction: its name in capitals, the rest of its logical line, where it begins."""
+    """One instruction: its name in capitals, the rest of its logical line, where it begins, the file's escape character."""
 
     name: str
     value: str
     where: str
+    escape: str = "\\"
 
 
 @dataclass(frozen=True, slots=True)
 class CopyLayer:
-    """The files of one `COPY`: entries without parent directories, and the text for the history."""
+    """The files and new directories of one instruction, and the text for the history."""
 
     entries: tuple[Entry, ...]
     comment: str
@@ -58,8 +65,9 @@ def parse(text: str, source: str) -> tuple[Instruction, ...]:
         BuildError: a line is no instruction, or a here-document is used.
 
     """
-    lines = text.splitlines()
-    continued = _CONTINUED[_escape(lines)]
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    escape = _escape(lines, source)
+    continued = _CONTINUED[escape]
     instructions = []
     number = 0
     while number < len(lines):
@@ -80,21 +88,24 @@ def parse(text: str, source: str) -> tuple[Instruction, ...]:
             line = lines[number].rstrip()
             number += 1
         parts.append(line)
-        instructions.append(_instruction("".join(parts), f"{source}:{start + 1}"))
+        instructions.append(_instruction("".join(parts), f"{source}:{start + 1}", escape))
     return tuple(instructions)
 
 
-def _escape(lines: Iterable[str]) -> str:
-    for line in lines:
+def _escape(lines: Iterable[str], source: str) -> str:
+    """Return the escape character that a parser directive at the top names."""
+    for number, line in enumerate(lines, 1):
         match = re.fullmatch(r"\s*#\s*(\w+)\s*=\s*(\S+)\s*", line)
         if match is None:
             break
-        if match[1].lower() == "escape" and match[2] in _CONTINUED:
+        if match[1].lower() == "escape":
+            if match[2] not in _CONTINUED:
+                raise BuildError(f"{source}:{number}: escape={match[2]} is neither \\ nor `")
             return match[2]
     return "\\"
 
 
-def _instruction(text: str, where: str) -> Instruction:
+def _instruction(text: str, where: str, escape: str) -> Instruction:
     name, _, value = text.strip().replace("\t", " ").partition(" ")
     if not re.fullmatch(r"[A-Za-z]+", name):
         raise BuildError(f"{where}: {name!r} is no Dockerfile instruction")
@@ -102,7 +113,7 @@ def _instruction(text: str, where: str) -> Instruction:
         raise BuildError(
             f"{where}: here-documents need a container engine", hint="put the text into a file and COPY it"
         )
-    return Instruction(name.upper(), value.strip(), where)
+    return Instruction(name.upper(), value.strip(), where, escape)
 
 
 def kind_of(instructions: Iterable[Instruction]) -> Kind:
@@ -116,39 +127,76 @@ def kind_of(instructions: Iterable[Instruction]) -> Kind:
 
 
 def plan_finish(
-    instructions: Iterable[Instruction], context: Tree, args: Mapping[str, str], runtime: Mapping[str, Any]
+    instructions: Iterable[Instruction],
+    context: Tree,
+    args: Mapping[str, str],
+    runtime: Mapping[str, Any],
+    *,
+    view: Callable[[], RootView] = RootView,
+    unpack: Unpack = lambda _, __: None,
+    platform: Mapping[str, str] | None = None,
 ) -> Finished:
     """Work out what a *finish* Dockerfile does to an image whose runtime configuration is `runtime`.
 
-    `context` are the files beside the Dockerfile, `args` the build arguments.
+    `context` are the files beside the Dockerfile, `args` the build arguments, `platform` the OCI platform. `view` gives
+    what is known of the image's files, when an instruction needs it; `unpack` opens archives for `ADD`.
 
     Raises:
         BuildError: an instruction needs a container, is unknown or malformed; the message begins with file:line.
 
     """
-    return _Finisher(context, args, runtime).work(instructions)
+    return _Finisher(context, args, runtime, view, unpack, platform or {}).work(instructions)
 
 
 class _Finisher:
-    def __init__(self, context: Tree, args: Mapping[str, str], runtime: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        context: Tree,
+        args: Mapping[str, str],
+        runtime: Mapping[str, Any],
+        view: Callable[[], RootView],
+        unpack: Unpack,
+        platform: Mapping[str, str],
+    ) -> None:
         self.context = context
         self.given = args
         self.args: dict[str, str] = {}
+        self.before = _platform_args(platform)
+        """What ARG instructions after FROM find: the platform, and those before FROM."""
         self.environment = dict(item.split("=", 1) for item in runtime.get("Env") or ())
         self.labels = dict(runtime.get("Labels") or {})
         self.sets = {name: dict(runtime.get(name) or {}) for name in ("ExposedPorts", "Volumes")}
         self.workdir = str(runtime.get("WorkingDir") or "/")
-        self.shell = ["/bin/sh", "-c"]
+        self.user = str(runtime.get("User") or "")
+        self.shell = list(runtime.get("Shell") or ["/bin/sh", "-c"])
         self.cmd_is_set = False
         self.stages = 0
         self.out = Finished()
+        self._make_view = view
+        self._unpack = unpack
+        self._view: RootView | None = None
+        self._made: Copier | None = None
+
+    @property
+    def view(self) -> RootView:
+        """What is known of the files below; found out at first use."""
+        if self._view is None:
+            self._view = self._make_view()
+        return self._view
+
+    @property
+    def copier(self) -> Copier:
+        """Copies into the view."""
+        if self._made is None:
+            self._made = Copier(self.context, self.view, self._unpack)
+        return self._made
 
     def work(self, instructions: Iterable[Instruction]) -> Finished:
         for item in instructions:
             if self.stages == 0 and item.name not in {"ARG", "FROM"}:
                 raise BuildError(f"{item.where}: {item.name} before FROM")
             method = getattr(self, f"do_{item.name.lower()}", None)
-            if item.name in _UNSUPPORTED:
+            if item.name == "ONBUILD":
                 raise BuildError(f"{item.where}: {item.name} has no place in an OCI image", hint="remove the line")
             if method is None:
                 raise BuildError(f"{item.where}: unknown instruction {item.name}")
@@ -161,27 +209,31 @@ class _Finisher:
             raise BuildError(f"{item.where}: a second FROM needs a container engine")
         if not re.fullmatch(r"\$(ENV_IMAGE|\{ENV_IMAGE\})", item.value):
             raise BuildError(f"{item.where}: the native engine builds FROM ${{ENV_IMAGE}} only, not {item.value!r}")
-        self.args = {}
+        self.before, self.args = {**self.before, **self.args}, {}
 
     def do_run(self, item: Instruction) -> None:
         raise BuildError(
             f"{item.where}: RUN needs a container, and the native engine has none",
-            hint="COPY the result instead, or put operating-system steps into the base image",
+            hint="COPY the result instead, put operating-system steps into the base image, or build with --engine docker",
         )
 
     def do_maintainer(self, item: Instruction) -> None:
-        self._members(item, Author=None, Labels={**self.labels, "maintainer": item.value})
-        self.labels["maintainer"] = item.value
+        text = f"{item.name} {item.value}"
+        self.out.steps.append(
+            lambda image: image.with_author(item.value).with_history(text, created=image.config["created"])
+        )
 
     def do_arg(self, item: Instruction) -> None:
         for word in self._words(item):
             name, equals, default = word.partition("=")
             if not _NAME_RE.fullmatch(name):
                 raise BuildError(f"{item.where}: ARG {name!r} is not a name")
-            if name in self.given:
+            if name in self.given and name not in _ARGS_WITHOUT_ARG:
                 self.args[name] = self.given[name]
             elif equals:
                 self.args[name] = default
+            elif self.stages and name in self.before:
+                self.args[name] = self.before[name]
 
     def do_env(self, item: Instruction) -> None:
         self.environment.update(self._pairs(item))
@@ -192,11 +244,18 @@ class _Finisher:
         self._members(item, Labels=dict(self.labels))
 
     def do_user(self, item: Instruction) -> None:
-        self._members(item, User=self._one(item))
+        self.user = self._one(item)
+        self._members(item, User=self.user)
 
     def do_workdir(self, item: Instruction) -> None:
-        self.workdir = posixpath.normpath(posixpath.join(self.workdir, self._one(item)))
-        self._members(item, WorkingDir=self.workdir)
+        self.workdir = posixpath.normpath(posixpath.join("/", self.workdir, self._one(item)))
+        workdir = self.workdir
+        missing = self.copier.directories(workdir, self._owner(self.user, item, "USER") if self.user else (0, 0))
+        if not missing:
+            self._members(item, WorkingDir=workdir)
+            return
+        self.out.steps.append(CopyLayer(missing, f"{item.name} {item.value}"))
+        self.out.steps.append(lambda image: image.with_config(WorkingDir=workdir))
 
     def do_entrypoint(self, item: Instruction) -> None:
         # As Docker: an entry point takes back the command of the image below.
@@ -212,6 +271,28 @@ class _Finisher:
         if not words:
             raise BuildError(f'{item.where}: SHELL wants a JSON list such as ["/bin/bash", "-c"]')
         self.shell = words
+        self._members(item, Shell=words)
+
+    def do_healthcheck(self, item: Instruction) -> None:
+        self._members(item, Healthcheck=self._health(item))
+
+    def _health(self, item: Instruction) -> dict[str, Any]:
+        """Return the member that container engines read (no part of the OCI specification, which allows more members)."""
+        value, check = item.value, {}
+        names = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod", "retries": "Retries"}
+        while match := _FLAG_RE.match(value):
+            value = value[match.end() :]
+            text = self._substitute(match[2] or "", item)
+            if match[1] not in names:
+                raise BuildError(f"{item.where}: HEALTHCHECK --{match[1]} is unknown")
+            check[names[match[1]]] = _count(text, item) if match[1] == "retries" else _nanoseconds(text, item)
+        kind, _, command = value.partition(" ")
+        if kind.upper() == "NONE" and not command.strip() and not check:
+            return {"Test": ["NONE"]}
+        if kind.upper() != "CMD" or not command.strip():
+            raise BuildError(f"{item.where}: HEALTHCHECK wants CMD and a command, or NONE")
+        words = _json_words(command.strip())
+        return {"Test": ["CMD-SHELL", command.strip()] if words is None else ["CMD", *words], **check}
 
     def do_stopsignal(self, item: Instruction) -> None:
         self._members(item, StopSignal=self._one(item))
@@ -220,7 +301,10 @@ class _Finisher:
         for word in self._words(item):
             if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(/(tcp|udp|sctp))?", word):
                 raise BuildError(f"{item.where}: {word!r} is not a port")
-            self.sets["ExposedPorts"][word if "/" in word else f"{word}/tcp"] = {}
+            ports, _, protocol = word.partition("/")
+            first, _, last = ports.partition("-")
+            for port in range(int(first), int(last or first) + 1):
+                self.sets["ExposedPorts"][f"{port}/{protocol or 'tcp'}"] = {}
         self._members(item, ExposedPorts=dict(self.sets["ExposedPorts"]))
 
     def do_volume(self, item: Instruction) -> None:
@@ -233,8 +317,11 @@ class _Finisher:
 
     def do_add(self, item: Instruction) -> None:
         for word in _json_words(_without_flags(item.value)) or _without_flags(item.value).split():
-            if "://" in word or word.startswith("git@") or word.endswith(_ARCHIVES):
-                raise BuildError(f"{item.where}: ADD of {word!r} needs a container engine", hint="COPY plain files")
+            if "://" in word or word.startswith("git@"):
+                raise BuildError(
+                    f"{item.where}: ADD of the address {word!r} needs a container engine",
+                    hint="COPY a file that you keep",
+                )
         self._copy(item)
 
     def _members(self, item: Instruction, **members: Any) -> None:
@@ -244,12 +331,12 @@ class _Finisher:
         )
 
     def _copy(self, item: Instruction) -> None:
-        value, owner, mode = item.value, (0, 0), None
+        value, owner, mode = item.value, None, None
         while match := _FLAG_RE.match(value):
             value = value[match.end() :]
             match match[1]:
                 case "chown":
-                    owner = _owner(self._substitute(match[2] or "", item), item)
+                    owner = self._owner(self._substitute(match[2] or "", item), item, "--chown")
                 case "chmod":
                     mode = _mode(self._substitute(match[2] or "", item), item)
                 case "link":
@@ -261,59 +348,36 @@ class _Finisher:
         if len(words) < 2:
             raise BuildError(f"{item.where}: {item.name} wants at least one source and a destination")
         *sources, target = words
-        files = self._files(sources, target, item)
-        entries = tuple(_entries(files, owner, mode, item))
-        self.out.steps.append(CopyLayer(entries, f"{item.name} {item.value}"))
+        # A final slash says that it is a directory.
+        place = posixpath.join("/", self.workdir, "" if target == "." else target)
+        copy = Copy(item.where, tuple(sources), place, owner, mode, unpack=item.name == "ADD")
+        self.out.steps.append(CopyLayer(self.copier.copy(copy), f"{item.name} {item.value}"))
 
-    def _files(self, sources: list[str], target: str, item: Instruction) -> dict[str, File]:
-        found = [match for source in sources for match in self._match(source, item)]
-        place = posixpath.normpath(posixpath.join("/", self.workdir, target)).lstrip("/")
-        into = target.endswith("/") or target in {".", ""} or len(found) > 1
-        if len(found) > 1 and not target.endswith("/"):
-            raise BuildError(f"{item.where}: with several sources the destination must end with /")
-        out: dict[str, File] = {}
-        for name, files in found:
-            for relative, file in files.items():
-                inner = relative or (posixpath.basename(name) if into else "")
-                path = posixpath.normpath(posixpath.join(place, inner))
-                if path in {".", ""}:
-                    raise BuildError(f"{item.where}: {name} cannot become the root directory")
-                out[path] = file
-        return out
-
-    def _match(self, source: str, item: Instruction) -> list[tuple[str, dict[str, File]]]:
-        """Return the files and directories that a source names; a file has the relative path ""."""
-        pattern = posixpath.normpath("/" + source).lstrip("/")
-        if ".." in source.split("/"):
-            raise BuildError(f"{item.where}: {source!r} is outside of the release directory")
-        if not pattern:
-            return [("", dict(self.context))]
-        depth = pattern.count("/") + 1
-        names = sorted({"/".join(path.split("/")[:depth]) for path in self.context if path.count("/") + 1 >= depth})
-        found = []
-        for name in names:
-            parts = zip(name.split("/"), pattern.split("/"), strict=True)
-            if name != pattern and not all(fnmatch.fnmatchcase(part, glob) for part, glob in parts):
-                continue
-            if name in self.context:
-                found.append((name, {"": self.context[name]}))
-            else:
-                start = f"{name}/"
-                below = {
-                    path.removeprefix(start): file for path, file in self.context.items() if path.startswith(start)
-                }
-                found.append((name, below))
-        if not found:
-            raise BuildError(f"{item.where}: the release directory has no {source!r}")
-        return found
+    def _owner(self, text: str, item: Instruction, what: str) -> tuple[int, int]:
+        """Return uid and gid of `USER[:GROUP]`; names are those of the image's own `/etc/passwd` and `/etc/group`."""
+        user, _, group = text.partition(":")
+        if not user or (group and not re.fullmatch(r"[\w.$-]+", group)) or (":" in text and not group):
+            raise BuildError(f"{item.where}: {what} {text}: write USER or USER:GROUP, names or numbers")
+        ids = (int(user), int(user)) if user.isdecimal() else self.view.user(user)
+        gid = int(group) if group.isdecimal() else self.view.group(group) if group else None
+        if ids is None or (group and gid is None):
+            table = "/etc/passwd" if ids is None else "/etc/group"
+            name = user if ids is None else group
+            raise BuildError(
+                f"{item.where}: {what} {text}: {name!r} is not in the image's {table}", hint="write numbers"
+            )
+        return ids[0], ids[1] if gid is None else gid
 
     def _substitute(self, text: str, item: Instruction) -> str:
-        """Replace variables in one word; the environment hides arguments."""
-        return " ".join(self._expand(text, item))
+        """Replace variables in one word, whose blanks stay; the environment hides arguments."""
+        try:
+            return expand_word(text, {**self.args, **self.environment}, escape=item.escape)
+        except WordError as error:
+            raise BuildError(f"{item.where}: {item.name}: {error}") from error
 
     def _expand(self, text: str, item: Instruction) -> list[str]:
         try:
-            return expand(text, {**self.args, **self.environment})
+            return expand(text, {**self.args, **self.environment}, escape=item.escape)
         except WordError as error:
             raise BuildError(f"{item.where}: {item.name}: {error}") from error
 
@@ -323,8 +387,9 @@ class _Finisher:
         return self._expand(item.value, item)
 
     def _one(self, item: Instruction) -> str:
-        words = self._words(item)
-        return " ".join(words)
+        if not item.value:
+            raise BuildError(f"{item.where}: {item.name} wants a value")
+        return self._substitute(item.value, item)
 
     def _pairs(self, item: Instruction) -> dict[str, str]:
         first, _, rest = item.value.partition(" ")
@@ -367,33 +432,30 @@ def _without_flags(value: str) -> str:
     return value
 
 
-def _owner(text: str, item: Instruction) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,9})(?::(\d{1,9}))?", text)
-    if match is None:
-        raise BuildError(f"{item.where}: --chown={text}: write numbers, UID or UID:GID")
-    return int(match[1]), int(match[2] or match[1])
+def _platform_args(platform: Mapping[str, str]) -> dict[str, str]:
+    """Return the predefined arguments of the target platform (Dockerfile reference, "global scope")."""
+    if not platform:
+        return {}
+    variant = platform.get("variant", "")
+    parts = [platform["os"], platform["architecture"], *([variant] if variant else [])]
+    return {
+        "TARGETPLATFORM": "/".join(parts), "TARGETOS": parts[0], "TARGETARCH": parts[1], "TARGETVARIANT": variant
+    }  # fmt: skip
+
+
+def _nanoseconds(text: str, item: Instruction) -> int:
+    if not text or _DURATION_RE.sub("", text):
+        raise BuildError(f"{item.where}: {text!r} is not a duration such as 30s or 1m30s")
+    return round(sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_RE.findall(text)) * 1e9)
+
+
+def _count(text: str, item: Instruction) -> int:
+    if not text.isdecimal():
+        raise BuildError(f"{item.where}: {text!r} is not a number")
+    return int(text)
 
 
 def _mode(text: str, item: Instruction) -> int:
     if not re.fullmatch(r"[0-7]{3,4}", text):
         raise BuildError(f"{item.where}: --chmod={text}: write an octal mode such as 0755")
     return int(text, 8)
-
-
-def _entries(files: Mapping[str, File], owner: tuple[int, int], mode: int | None, item: Instruction) -> Iterator[Entry]:
-    """Give the entries of a COPY, without directories: those that exist in the image below keep what they are."""
-    uid, gid = owner
-    for path, file in sorted(files.items()):
-        if any(part.startswith(".wh.") for part in path.split("/")):
-            raise BuildError(f"{item.where}: {path}: names that begin with .wh. mean removed files in a layer")
-        name = path.encode(errors="surrogateescape")
-        if file.is_link:
-            yield Entry(name, "symlink", 0o777, uid, gid, target=file.data)
-            continue
-        # Only the executable bit of a checkout means something; the rest depends on the umask.
-        bits = mode if mode is not None else 0o755 if file.mode & 0o111 else 0o644
-        yield Entry(name, "file", bits, uid, gid, EPOCH, len(file.data), chunks=functools.partial(_whole, file.data))
-
-
-def _whole(data: bytes) -> tuple[bytes, ...]:
-    return (data,)

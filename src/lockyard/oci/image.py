@@ -185,6 +185,10 @@ class Image:
         config["config"] = {key: value for key, value in runtime.items() if value is not None}
         return Image.of(config, self.layers)
 
+    def with_author(self, author: str) -> "Image":
+        """Return the image with another author."""
+        return Image.of({**self.config, "author": author}, self.layers)
+
     def with_created(self, created: str) -> "Image":
         """Return the image with another time of making (RFC 3339)."""
         return Image.of({**self.config, "created": created}, self.layers)

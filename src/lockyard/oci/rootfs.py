@@ -6,16 +6,21 @@ nodes left out.
 
 import bz2
 import contextlib
+import functools
 import gzip
+import io
 import lzma
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from lockyard.errors import BuildError
+from lockyard.oci.rootview import ACCOUNTS, PLAIN, Listing, Meta
 from lockyard.oci.tar import EPOCH, Entry
 
 _CHUNK = 1 << 20
@@ -28,7 +33,7 @@ def open_rootfs(path: Path) -> Iterator[tarfile.TarFile]:
     """Open a tar, compressed by anything usual, for reading in any order: it is uncompressed to a temporary file."""
     with tempfile.TemporaryFile() as plain:
         try:
-            with path.open("rb") as raw, _decompressed(raw) as stream:
+            with path.open("rb") as raw, decompressed(raw) as stream:
                 shutil.copyfileobj(stream, plain, _CHUNK)
             plain.seek(0)
             with tarfile.open(fileobj=plain, mode="r:") as archive:
@@ -38,7 +43,8 @@ def open_rootfs(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 @contextlib.contextmanager
-def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+def decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Give the plain bytes of a stream that gzip, xz, bzip2, zstd or nothing has compressed."""
     magic = raw.read(6)
     raw.seek(0)
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
@@ -133,3 +139,58 @@ def _parents(name: bytes) -> Iterator[bytes]:
     parts = name.split(b"/")
     for length in range(1, len(parts)):
         yield b"/".join(parts[:length])
+
+
+def unpacked(data: bytes, name: str) -> list[Entry] | None:
+    """Return what is in a tar, compressed by anything usual, with its bytes in memory; `None` when it is no tar.
+
+    Raises:
+        BuildError: a path leaves the root, or the archive is damaged.
+
+    """
+    try:
+        with decompressed(io.BytesIO(data)) as stream:
+            plain = io.BytesIO(stream.read())
+        with tarfile.open(fileobj=plain, mode="r:") as archive:
+            entries = list(rootfs_entries(archive, name))
+            bodies = {entry.path: b"".join(entry.chunks()) for entry in entries if entry.kind == "file"}
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError):
+        return None
+    return [
+        replace(entry, chunks=functools.partial(_whole, bodies[entry.path])) if entry.kind == "file" else entry
+        for entry in entries
+    ]
+
+
+def _whole(data: bytes) -> tuple[bytes, ...]:
+    return (data,)
+
+
+def list_layer(path: Path) -> Listing:
+    """Read what a layer's blob says about directories, links and accounts.
+
+    Raises:
+        BuildError: it is not a readable tar.
+
+    """
+    directories: dict[str, Meta] = {}
+    links, removed, tables = {}, [], {}
+    try:
+        with path.open("rb") as raw, decompressed(raw) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                name = _name(member.name, str(path)).decode(errors="surrogateescape")
+                parent, _, last = name.rpartition("/")
+                if last == ".wh..wh..opq":
+                    removed.append(parent)
+                    directories.setdefault(parent, PLAIN)
+                elif last.startswith(".wh."):
+                    removed.append(f"{parent}/{last[4:]}".lstrip("/"))
+                elif member.isdir():
+                    directories[name] = _owned(member)
+                elif member.issym():
+                    links[name] = member.linkname
+                elif name in ACCOUNTS and member.isreg() and (stream_of := archive.extractfile(member)):
+                    tables[name] = stream_of.read(_CHUNK).decode(errors="replace")
+    except (tarfile.TarError, EOFError, lzma.LZMAError, OSError) as error:
+        raise BuildError(f"{path} is not a readable layer: {error}") from error
+    return Listing(directories, links, tuple(removed), tables)

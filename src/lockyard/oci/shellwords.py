@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 _NAME_RE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_FORM_RE = re.compile(r"(:?)([-+?])")
 
 
 class WordError(ValueError):
@@ -11,8 +12,9 @@ class WordError(ValueError):
 
 
 def expand(text: str, values: Mapping[str, str], *, escape: str = "\\") -> list[str]:
-    """Split `text` at blanks and replace `$NAME`, `${NAME}`, `${NAME:-word}`, `${NAME:+word}`; unknown names are empty.
+    """Split `text` at blanks and replace variables; unknown names are empty.
 
+    The forms are `$NAME`, `${NAME}`, `${NAME:-word}`, `${NAME:+word}`, `${NAME:?word}`, the last three also without the colon.
     Nothing is replaced between single quotes; a value with blanks stays one word.
 
     >>> expand("a=$X 'c $X' ${Y:-z}", {"X": "1 2"})
@@ -23,6 +25,19 @@ def expand(text: str, values: Mapping[str, str], *, escape: str = "\\") -> list[
 
     """
     return _Reader(text, values, escape).words()
+
+
+def expand_word(text: str, values: Mapping[str, str], *, escape: str = "\\") -> str:
+    """Do the same to `text` as one word: its blanks stay.
+
+    >>> expand_word("a  b 'c $X'", {})
+    'a  b c $X'
+
+    Raises:
+        WordError: as `expand`.
+
+    """
+    return _Reader(text, values, escape).word()
 
 
 class _Reader:
@@ -48,6 +63,12 @@ class _Reader:
         if current is not None:
             found.append("".join(current))
         return found
+
+    def word(self) -> str:
+        pieces = []
+        while self.at < len(self.text):
+            pieces.append(self._piece(self.text[self.at]))
+        return "".join(pieces)
 
     def _piece(self, char: str) -> str:
         """Read a quoted piece, an escape, a variable or one character."""
@@ -96,13 +117,22 @@ class _Reader:
         self.at = end + 1
         match = _NAME_RE.match(inner)
         name, rest = (match[0], inner[match.end() :]) if match else ("", inner)
-        value = self.values.get(name, "")
+        form = _FORM_RE.match(rest)
         if name and not rest:
-            return value
-        if name and rest[:2] in {":-", ":+"}:
-            word = " ".join(expand(rest[2:], self.values, escape=self.escape))
-            return (value or word) if rest[1] == "-" else (word if value else "")
+            return self.values.get(name, "")
+        if name and form:
+            return self._chosen(name, form[1] == ":", form[2], rest[form.end() :])
         raise WordError(f"${{{inner}}} is a form of variable that is not supported")
+
+    def _chosen(self, name: str, empty_counts: bool, kind: str, text: str) -> str:
+        """Read `${NAME:-word}` and its relatives; with the colon an empty value is as none."""
+        value = self.values.get(name)
+        there = bool(value) if empty_counts else value is not None
+        if kind == "?" and not there:
+            raise WordError(f"{name}: {text or 'not set'}")
+        if there == (kind == "+"):
+            return expand_word(text, self.values, escape=self.escape)
+        return value or "" if there else ""
 
     def _closing(self, start: int) -> int:
         depth = 1

@@ -1,12 +1,18 @@
 """Dockerfiles that need no container: what they do to an image, and where they are wrong."""
 
+import gzip
+import io
+import tarfile
 from typing import Any
 
 import pytest
 
 from lockyard.errors import BuildError
 from lockyard.oci.dockerfile import CopyLayer, kind_of, parse, plan_finish
+from lockyard.oci.globs import Ignore
 from lockyard.oci.image import Image, empty_image, oci_platform
+from lockyard.oci.rootfs import unpacked
+from lockyard.oci.rootview import PLAIN, Listing, RootView
 from lockyard.oci.shellwords import WordError, expand
 from lockyard.tree import File, Tree
 
@@ -26,7 +32,11 @@ TREE = Tree(
 def finish(text: str, **args: str) -> tuple[dict[str, Any], list[CopyLayer], Image]:
     image = empty_image(oci_platform("linux-64"), "2026-01-15T00:00:00Z").with_config(Env=["PATH=/opt/conda/bin:/bin"])
     layers = []
-    for step in plan_finish(parse(START + text, "D"), TREE, args, image.runtime).steps:
+    steps = plan_finish(
+        parse(START + text, "D"), TREE, args, image.runtime, view=root, unpack=unpacked,
+        platform=oci_platform("linux-aarch64"),
+    ).steps  # fmt: skip
+    for step in steps:
         if isinstance(step, CopyLayer):
             layers.append(step)
         else:
@@ -35,8 +45,17 @@ def finish(text: str, **args: str) -> tuple[dict[str, Any], list[CopyLayer], Ima
 
 
 def files(text: str, **args: str) -> dict[str, tuple[str, int, int]]:
-    _, (layer,), _ = finish(text, **args)
-    return {entry.path.decode(): (entry.kind, entry.mode, entry.uid) for entry in layer.entries}
+    """The entries of the last layer: path → kind, mode, uid."""
+    _, layers, _ = finish(text, **args)
+    return {entry.path.decode(): (entry.kind, entry.mode, entry.uid) for entry in layers[-1].entries}
+
+
+def root() -> RootView:
+    """A small root file system."""
+    view = RootView()
+    tables = {"etc/passwd": "root:x:0:0::/root:/bin/sh\nme:x:1000:50::/:/bin/sh\n", "etc/group": "mail:x:8:\n"}
+    view.add_listing(Listing(dict.fromkeys(("etc", "usr", "usr/bin", "srv"), PLAIN), {"bin": "usr/bin"}, (), tables))
+    return view
 
 
 def fails(text: str) -> BuildError:
@@ -74,7 +93,7 @@ STOPSIGNAL SIGINT
         "Volumes": {"/data": {}, "/more": {}},
         "StopSignal": "SIGINT",
     }
-    assert len(image.config["history"]) == 10
+    assert len(image.config["history"]) == 9  # that of WORKDIR app comes with the layer of the new directory
     assert image.validate() == []
 
 
@@ -104,7 +123,7 @@ def test_an_entry_point_takes_back_the_command_below_and_shell_counts() -> None:
     for step in steps:
         assert not isinstance(step, CopyLayer)
         below = step(below)
-    assert below.runtime == {"Entrypoint": ["/bin/bash", "-c", "run it"]}
+    assert below.runtime == {"Entrypoint": ["/bin/bash", "-c", "run it"], "Shell": ["/bin/bash", "-c"]}
     runtime, _, _ = finish('CMD ["a"]\nENTRYPOINT ["b"]')
     assert runtime["Cmd"] == ["a"]
 
@@ -112,15 +131,18 @@ def test_an_entry_point_takes_back_the_command_below_and_shell_counts() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("COPY other.txt /x/", ["x/other.txt"]),
+        ("COPY other.txt /x/", ["x", "x/other.txt"]),
         ("COPY other.txt /x", ["x"]),
-        ("COPY dirs /", ["bin/run", "etc/a.conf", "etc/b.conf", "link"]),
-        ("COPY dirs/ .", ["w/bin/run", "w/etc/a.conf", "w/etc/b.conf", "w/link"]),
-        ("COPY dirs/etc/*.conf /etc/", ["etc/a.conf", "etc/b.conf"]),
-        ('COPY ["dirs/etc", "other.txt", "/y/"]', ["y/a.conf", "y/b.conf", "y/other.txt"]),
-        ("COPY . /all", ["all/Dockerfile", "all/dirs/bin/run", "all/dirs/etc/a.conf", "all/dirs/etc/b.conf",
-                         "all/dirs/link", "all/other.txt"]),
-        ("ADD other.txt sub/z", ["w/sub/z"]),
+        ("COPY dirs /", ["etc", "etc/a.conf", "etc/b.conf", "link", "usr", "usr/bin", "usr/bin/run"]),
+        ("COPY dirs/ .", ["w", "w/bin", "w/bin/run", "w/etc", "w/etc/a.conf", "w/etc/b.conf", "w/link"]),
+        ("COPY dirs/etc/*.conf /etc/", ["etc", "etc/a.conf", "etc/b.conf"]),
+        ('COPY ["dirs/etc", "other.txt", "/y/"]', ["y", "y/a.conf", "y/b.conf", "y/other.txt"]),
+        ("COPY . /all", ["all", "all/Dockerfile", "all/dirs", "all/dirs/bin", "all/dirs/bin/run", "all/dirs/etc",
+                         "all/dirs/etc/a.conf", "all/dirs/etc/b.conf", "all/dirs/link", "all/other.txt"]),
+        ("ADD other.txt sub/z", ["w", "w/sub", "w/sub/z"]),
+        ("COPY other.txt /srv", ["srv", "srv/other.txt"]),
+        ("COPY other.txt /bin/", ["usr", "usr/bin", "usr/bin/other.txt"]),
+        ("COPY dirs/link /y", ["y"]),
     ],
 )  # fmt: skip
 def test_copy_places_files(line: str, expected: list[str]) -> None:
@@ -129,15 +151,96 @@ def test_copy_places_files(line: str, expected: list[str]) -> None:
 
 def test_copied_modes_do_not_depend_on_the_umask() -> None:
     assert files("COPY dirs /") == {
-        "bin/run": ("file", 0o755, 0), "etc/a.conf": ("file", 0o644, 0),
+        "etc": ("directory", 0o755, 0), "usr": ("directory", 0o755, 0), "usr/bin": ("directory", 0o755, 0),
+        "usr/bin/run": ("file", 0o755, 0), "etc/a.conf": ("file", 0o644, 0),
         "etc/b.conf": ("file", 0o644, 0), "link": ("symlink", 0o777, 0),
     }  # fmt: skip
     assert files("COPY --chown=1000:50 --chmod=0600 other.txt /x") == {"x": ("file", 0o600, 1000)}
 
 
-def test_links_keep_their_text() -> None:
+def test_links_in_a_directory_keep_their_text_and_a_link_by_itself_is_followed() -> None:
+    _, (layer,), _ = finish("COPY dirs /srv/")
+    assert {entry.path: entry.target for entry in layer.entries}[b"srv/link"] == b"./etc/a.conf"
     _, (layer,), _ = finish("COPY dirs/link /x")
-    assert layer.entries[0].target == b"./etc/a.conf"
+    assert [(entry.kind, b"".join(entry.chunks())) for entry in layer.entries] == [("file", b"a")]
+
+
+def test_owners_are_names_of_the_image_and_new_directories_are_theirs() -> None:
+    def owners(text: str) -> dict[str, tuple[int, int]]:
+        _, layers, _ = finish(text)
+        return {entry.path.decode(): (entry.uid, entry.gid) for entry in layers[-1].entries}
+
+    assert owners("COPY --chown=me other.txt /a/b") == {"a": (1000, 50), "a/b": (1000, 50)}
+    assert owners("COPY --chown=me:mail other.txt /x") == {"x": (1000, 8)}
+    assert owners("COPY --chown=7 other.txt /srv/x") == {"srv": (0, 0), "srv/x": (7, 7)}
+    assert owners("USER me\nWORKDIR /home/me") == {"home": (1000, 50), "home/me": (1000, 50)}
+
+
+def test_a_workdir_that_is_there_makes_no_layer() -> None:
+    runtime, layers, image = finish("WORKDIR /bin")
+    assert (runtime["WorkingDir"], layers, len(image.config["history"])) == ("/bin", [], 1)
+
+
+def test_arguments_of_the_platform_and_from_before_the_stage() -> None:
+    text = "ARG ENV_IMAGE\nARG V=1\nFROM ${ENV_IMAGE}\nARG V\nARG TARGETARCH\nARG HTTP_PROXY\nENV X=$V$TARGETARCH$HTTP_PROXY"
+    image = empty_image(oci_platform("linux-64"), "x")
+    given = {"HTTP_PROXY": "http://user:secret@proxy"}
+    for step in plan_finish(parse(text, "D"), TREE, given, {}, platform=oci_platform("linux-64")).steps:
+        assert not isinstance(step, CopyLayer)
+        image = step(image)
+    assert image.runtime["Env"] == ["X=1amd64"]
+
+
+def test_forms_that_containers_would_not_need() -> None:
+    runtime, _, image = finish(
+        "ENV OLD a   'b  c'\nEXPOSE 8000-8002/udp\nMAINTAINER me\nHEALTHCHECK --interval=1m30s --retries=3 CMD true\n"
+    )
+    assert runtime["Env"][-1] == "OLD=a   b  c"
+    assert sorted(runtime["ExposedPorts"]) == ["8000/udp", "8001/udp", "8002/udp"]
+    assert image.config["author"] == "me"
+    assert runtime["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 90_000_000_000, "Retries": 3}
+
+
+def test_the_escape_directive_counts_in_words_too() -> None:
+    text = "# escape=`\nARG ENV_IMAGE\nFROM ${ENV_IMAGE}\nENV P=C:\\x Q=`$P `\n  R=1\n"
+    image = empty_image(oci_platform("linux-64"), "x")
+    for step in plan_finish(parse(text, "D"), TREE, {}, {}).steps:
+        assert not isinstance(step, CopyLayer)
+        image = step(image)
+    assert image.runtime["Env"] == ["P=C:\\x", "Q=$P", "R=1"]
+    with pytest.raises(BuildError, match=r"D:1: escape=! is neither"):
+        parse("# escape=!\nFROM x", "D")
+
+
+def test_dockerignore_leaves_files_out() -> None:
+    rules = "# no docs\n**/*.md\n!keep/README.md\n/build\n*/temp?\n"
+    ignore = Ignore.parse(rules, ".dockerignore")
+    out = ["a.md", "x/y/b.md", "build", "build/deep/file", "x/temp1", "x/temp1/below"]
+    kept = ["keep/README.md", "x/build", "x/y/temp1", "temp1", "a.mdx"]
+    assert [path for path in [*out, *kept] if ignore.excludes(path)] == out
+    context = Tree({**TREE, ".dockerignore": File(b"dirs\n!dirs/bin/run\n")})
+    (step,) = plan_finish(parse(f"{START}COPY . /all/", "D"), context, {}, {}).steps
+    assert isinstance(step, CopyLayer)
+    names = [entry.path.decode() for entry in step.entries if entry.kind == "file"]
+    assert names == ["all/.dockerignore", "all/Dockerfile", "all/dirs/bin/run", "all/other.txt"]
+
+
+def test_add_unpacks_an_archive_and_copies_what_is_none() -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name, kind in (("d", tarfile.DIRTYPE), ("d/x", tarfile.REGTYPE), ("etc", tarfile.DIRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.uid, info.mode = kind, 5, 0o750
+            archive.addfile(info)
+    context = Tree({"a.tgz": File(out.getvalue()), "b.gz": File(gzip.compress(b"no tar"))})
+    steps = plan_finish(
+        parse(f"{START}ADD --chown=7 a.tgz /\nADD b.gz /new/", "D"), context, {}, {}, view=root, unpack=unpacked
+    ).steps
+    found = [[(e.path, e.kind, e.mode, e.uid) for e in step.entries] for step in steps if isinstance(step, CopyLayer)]
+    assert found == [
+        [(b"d", "directory", 0o750, 5), (b"d/x", "file", 0o750, 5)],
+        [(b"new", "directory", 0o755, 0), (b"new/b.gz", "file", 0o644, 0)],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,13 +253,14 @@ def test_links_keep_their_text() -> None:
         ("COPY ../x /x", "D:3: '../x' is outside"),
         ("COPY other.txt", "D:3: COPY wants"),
         ("COPY other.txt Dockerfile /x", "D:3: with several sources"),
-        ("COPY --chown=me other.txt /x", "D:3: --chown=me"),
+        ("COPY --chown=nobody other.txt /x", "D:3: --chown nobody: 'nobody' is not in the image's /etc/passwd"),
         ("COPY --chmod=rwx other.txt /x", "D:3: --chmod=rwx"),
         ("COPY other.txt /.wh.x", "D:3: .wh.x: names that begin"),
         ("COPY <<EOF /x", "D:3: here-documents"),
         ("ADD https://example.com/x /x", "D:3: ADD of"),
-        ("ADD x.tar.gz /x", "D:3: ADD of"),
-        ("HEALTHCHECK CMD true", "D:3: HEALTHCHECK has no place"),
+        ("ADD https://example.com/x /x", "D:3: ADD of the address"),
+        ("ONBUILD COPY . /", "D:3: ONBUILD has no place"),
+        ("HEALTHCHECK --interval=x CMD true", "D:3: 'x' is not a duration"),
         ("ONBUILD RUN x", "D:3: ONBUILD"),
         ("NONSENSE x", "D:3: unknown instruction NONSENSE"),
         ("{", "D:3: '{' is no Dockerfile instruction"),
