@@ -27,6 +27,8 @@ _TYPE_RE = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _PLATFORM_RE = re.compile(r"[a-z]+-[a-z0-9_]+")
 _OWNER_RE = re.compile(r"\d{1,9}:\d{1,9}")
 Policy = Literal["semver", "pythonesque", "calver", "pinned", "latest"]
+LayerBudget = Annotated[int, pydantic.Field(ge=8, le=120)]
+"""Layers that the packages of an image may have."""
 Activation = Literal["env", "none"]
 PostLink = Literal["run", "skip", "refuse"]
 
@@ -168,6 +170,7 @@ class Line(Model):
     platform_packages: dict[str, tuple[Platform, ...]] = pydantic.Field(default_factory=dict, alias="platform-packages")
     assets: tuple[str, ...] = ()
     policies: dict[str, Policy] = pydantic.Field(default={"python": "pythonesque"})
+    layer_budget: LayerBudget | None = pydantic.Field(default=None, alias="layer-budget")
     variants: Annotated[dict[str, Variant], pydantic.Field(min_length=1)]
 
     @pydantic.field_validator("prefix")
@@ -263,6 +266,7 @@ class Distribution(Model):
     title: str = ""
     repositories: dict[str, str | Repository] = pydantic.Field(default_factory=dict)
     support: SupportPolicy = SupportPolicy()
+    layer_budget: LayerBudget = pydantic.Field(default=100, alias="layer-budget")
 
     @pydantic.field_validator("name")
     @classmethod

@@ -454,10 +454,13 @@ def test_the_commands(make_site: MakeSite, capsys: pytest.CaptureFixture[str]) -
     answer = json.loads(capsys.readouterr().out)
     assert [image["digest"] for image in answer["images"]] == [line[2] for line in lines]
     assert cli(site, "layers", "explain", "1.0.0") == 0
-    assert "  data 1.0  grouped by the hash of its name: small, 1,000 bytes, in gpu\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "\n1 data  1 kB  in gpu linux-64  alone by its size\n" in shown
+    assert "\n  data     1.0      1 kB      0/0  planned anew\n" in shown
     assert cli(site, "layers", "explain", "1.0.0", "--json") == 0
     explained = json.loads(capsys.readouterr().out)
-    assert sorted(name for items in explained.values() for name in items) == ["data", "pure", "python", "tool"]
+    names = [package["name"] for layer in explained["layers"] for package in layer["packages"]]
+    assert sorted(names) == ["data", "pure", "python", "tool"]
     site.sandbox.exit_code = 9
     assert cli(site, "run", "1.0.0", "--", "python", "-V") == 9
     site.sandbox = Sandbox("<failure>no</failure>", exit_code=1)

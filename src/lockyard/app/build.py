@@ -1,4 +1,4 @@
-"""Use cases around images: build a release, explain its layers."""
+"""Use cases around images: build a release."""
 
 import contextlib
 import datetime as dt
@@ -26,6 +26,7 @@ from lockyard.app.engines import (
     say_choice,
 )
 from lockyard.app.images import BUILD, BuildResult, ImageResult, chosen_platforms, tag_of
+from lockyard.app.layers import built_plan
 from lockyard.app.loading import load_images
 from lockyard.app.lock import current_locks, lock_release, lock_status, release_locks
 from lockyard.app.supplied import supply
@@ -42,8 +43,7 @@ from lockyard.engines.request import Base, BuildRequest, BuiltImage
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.cache import BlobCache
 from lockyard.oci.image import canonical_json, empty_image, oci_platform
-from lockyard.oci.layering import FILE_NAME as LAYERS
-from lockyard.oci.layering import LayerPlan, plan_layers
+from lockyard.oci.layering import LayerPlan
 from lockyard.oci.layout import write_layout
 from lockyard.oci.tar import EPOCH
 from lockyard.oci.values import Digest
@@ -117,7 +117,7 @@ def build_release(
         release = _Release(
             toolbox, workspace, version, workspace.line(version), tree,
             # Of all types, whichever are built: the plan is shared.
-            _layer_plan(tree, version, {**release_locks(workspace, version), **locks}),
+            built_plan(workspace, version, tree, {**release_locks(workspace, version), **locks}),
             workers or os.cpu_count() or 1, files, build_args or {}, engines,
         )  # fmt: skip
         images = _build_all(release, [_Job(name, platform, locks.get(name), choices[name]) for name, platform in jobs])
@@ -167,31 +167,6 @@ def _build_all(release: _Release, jobs: Sequence[_Job]) -> tuple[ImageResult, ..
     return tuple(image for image, _ in results)
 
 
-def explain_layers(
-    toolbox: Toolbox, workspace: Workspace, version: Version, *, image_types: tuple[str, ...] = ()
-) -> tuple[tuple[str, tuple[tuple[LockedPackage, str], ...]], ...]:
-    """Return layer → its packages, each with the reason why it is there, in the order of the layers.
-
-    Raises:
-        StaleLockError: there is no current lock.
-
-    """
-    tree = workspace.existing_release(version)
-    locks = current_locks(toolbox, workspace, version, image_types=image_types)
-    plan = _layer_plan(tree, version, locks)
-    base = (tree["source-version.txt"].data.decode().strip() if "source-version.txt" in tree else "") or None
-    base_tree = workspace.release_tree(Version.parse(base)) if base else Tree()
-    previous = _read_plan(base_tree, str(base)) if LAYERS in base_tree else None
-    fresh = plan_layers(_all_packages(locks), previous=previous)
-    packages = {package.name: package for items in _all_packages(locks).values() for package in items}
-    layers: dict[str, list[tuple[LockedPackage, str]]] = {}
-    for name, package in sorted(packages.items()):
-        layer = plan.layers[name]
-        reason = fresh.reasons[name] if fresh.layers.get(name) == layer else f"written so in {LAYERS}"
-        layers.setdefault(layer, []).append((package, reason))
-    return tuple((layer, tuple(items)) for layer, items in sorted(layers.items()))
-
-
 def _jobs(
     workspace: Workspace,
     version: Version,
@@ -206,23 +181,6 @@ def _jobs(
                 raise BuildError(f"the lock of {name} has no {platform}", hint=f"lockyard lock {version}")
             jobs.append((name, platform))
     return jobs
-
-
-def _all_packages(locks: Mapping[str, Lock]) -> dict[str, list[LockedPackage]]:
-    return {
-        name: list({package.dist: package for items in lock.platforms.values() for package in items}.values())
-        for name, lock in locks.items()
-    }
-
-
-def _layer_plan(tree: Tree, version: Version, locks: Mapping[str, Lock]) -> LayerPlan:
-    """Return the release's own plan; one made before there were any is planned now."""
-    return _read_plan(tree, str(version)) if LAYERS in tree else plan_layers(_all_packages(locks))
-
-
-def _read_plan(tree: Tree, version: str) -> LayerPlan:
-    source = str(release_dir(Version.parse(version)) / LAYERS)
-    return LayerPlan.from_json(decode(tree[LAYERS].data, source), source=source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lockyard import fs
+from lockyard.app.layers import release_plan
 from lockyard.app.locking import Solving, TypeInputs, TypeResult, Wishes, make_lock
 from lockyard.app.workspace import Workspace, decode
 from lockyard.conda.formats import (
@@ -22,7 +23,7 @@ from lockyard.conda.reasons import Disagreement
 from lockyard.conda.spec import EnvIn, parse_env_in
 from lockyard.distribution import EnvironmentArg, Line, Variant, nearest
 from lockyard.errors import ConfigError, LockyardError, StaleLockError
-from lockyard.oci.layering import FILE_NAME, LayerPlan, plan_layers
+from lockyard.oci.layering import FILE_NAME
 from lockyard.ports import Toolbox
 from lockyard.tree import Change, File, Tree, diff
 from lockyard.version import Version, release_dir
@@ -97,8 +98,7 @@ def lock_release(
         locks = {item.image_type: make_lock(item, results[item.image_type], wishes, base_version) for item in types}
         after = _outputs(tree, types, locks)
         everything = _ordered({**others, **locks}, workspace.line(version).types)
-        places = (str(release_dir(version)), f"the base release {base_version}")
-        after = after.merge(_layers(everything, after, base_tree, places))
+        after = after.merge({FILE_NAME: File.text(release_plan(workspace, version, tree, everything).to_json())})
         changes = diff(tree, after)
         if changes and not dry_run:
             fs.write_tree(after, workspace.release_path(version), keep=workspace.nested_releases(version))
@@ -296,23 +296,6 @@ def _outputs(tree: Tree, types: Sequence[TypeInputs], locks: Mapping[str, Lock])
 
 def _ordered(locks: Mapping[str, Lock], order: Sequence[str]) -> dict[str, Lock]:
     return {name: locks[name] for name in order if name in locks}
-
-
-def _layers(locks: Mapping[str, Lock], tree: Tree, base_tree: Tree | None, places: tuple[str, str]) -> dict[str, File]:
-    """Return the renewed layer plan: it starts from this release's own, else from the base release's.
-
-    `places` are the directories of both, for messages.
-    """
-    previous = None
-    for source, place in zip((tree, base_tree), places, strict=True):
-        if previous is None and source is not None and FILE_NAME in source:
-            name = f"{place}/{FILE_NAME}"
-            previous = LayerPlan.from_json(decode(source[FILE_NAME].data, name), source=name)
-    packages = {
-        name: list({package.dist: package for items in lock.platforms.values() for package in items}.values())
-        for name, lock in locks.items()
-    }
-    return {FILE_NAME: File.text(plan_layers(packages, previous=previous).to_json())}
 
 
 def _flat(

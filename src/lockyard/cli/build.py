@@ -1,4 +1,4 @@
-"""`build`, `test`, `run` and `layers`."""
+"""`build`, `test` and `run`."""
 
 import json
 from pathlib import Path
@@ -189,44 +189,6 @@ def run_command(context: Context, *, version: Version, image_type: str | None, c
     return run_in_image(context.toolbox, context.workspace, version, chosen, command).exit_code
 
 
-@click.group()
-def layers() -> None:
-    """Show how packages are spread over layers."""
-
-
-@layers.command("explain")
-@version_argument
-@image_type_option
-@json_option
-@pass_context
-def explain(context: Context, *, version: Version, image_types: tuple[str, ...], as_json: bool) -> None:
-    r"""Say which layer each package of a release is in, and why.
-
-    \b
-    Examples:
-      lockyard layers explain 1.4.2
-      lockyard layers explain 1.4.2 --json
-    """
-    from lockyard.app.build import explain_layers
-
-    found = explain_layers(context.toolbox, context.workspace, version, image_types=image_types)
-    if as_json:
-        value = {
-            layer: {
-                package.name: {"version": package.version, "size": package.size, "why": why} for package, why in items
-            }
-            for layer, items in found
-        }
-        context.emit(json.dumps(value, indent=1))
-        return
-    lines = []
-    for layer, items in found:
-        total = sum(package.size or 0 for package, _ in items)
-        lines.append(f"{layer}  {len(items)} package{'s' * (len(items) != 1)}, {human_size(total)}")
-        lines += [f"  {package.name} {package.version}  {why}" for package, why in items]
-    context.emit("\n".join(lines))
-
-
 def _answer(context: Context, result: "BuildResult", *, as_json: bool) -> None:
     from lockyard.app.testing import summary
 
@@ -334,4 +296,4 @@ def _publish(
     context.emit("\n".join(result.lines))
 
 
-COMMANDS = (build, test_command, run_command, layers)
+COMMANDS = (build, test_command, run_command)

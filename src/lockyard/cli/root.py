@@ -40,7 +40,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "create-major-version-artifacts": "create",
     },
     "Lock": {"lock": "lock"},
-    "Build and test": {"build": "build", "test": "build", "run": "build", "layers": "build", "pin-bases": "bases"},
+    "Build and test": {"build": "build", "test": "build", "run": "build", "layers": "layers", "pin-bases": "bases"},
     "Publish": {"push": "publish", "promote": "publish", "repositories": "repositories"},
     "Understand": {
         "diff": "reports",

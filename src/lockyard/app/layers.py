@@ -1,0 +1,144 @@
+"""Use cases around layer plans: plan a release's layers from what was committed before it; explain them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lockyard import fs
+from lockyard.app.workspace import Workspace, decode
+from lockyard.conda.formats import env_out_platform, lock_from_tree
+from lockyard.conda.lock import Lock, LockedPackage
+from lockyard.oci.history import DEPTH, ChangeHistory, Sizes, Snapshot, image_key, read_names, snapshot_of
+from lockyard.oci.layering import FILE_NAME, BaseLayers, Images, LayerPlan, plan_layers
+from lockyard.oci.layerstory import PlanStory, explain_plan
+from lockyard.tree import Tree
+from lockyard.version import Version, release_dir
+
+SOURCE_VERSION = "source-version.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What a plan is made from, apart from the release's own packages."""
+
+    images: Images
+    base: BaseLayers | None
+    history: ChangeHistory
+    sizes: Sizes
+    budget: int
+
+
+def release_plan(workspace: Workspace, version: Version, tree: Tree, locks: Mapping[str, Lock]) -> LayerPlan:
+    """Return the plan of a release with these locks; `tree` is the release as it was before.
+
+    Its own plan stays as long as its packages do. Otherwise the base release's plan is the start, and a first release's own.
+
+    Raises:
+        ConfigError: a plan or a lock is malformed.
+
+    """
+    own = read_plan(tree, version)
+    before = _locks(tree, version, locks)
+    if own is not None and snapshot_of(before) == snapshot_of(locks) and _names(locks) == own.layers.keys():
+        return own
+    inputs = _inputs(workspace, version, tree, locks)
+    base = inputs.base
+    if base is None and own is not None and before:
+        base = BaseLayers(own, snapshot_of(before))
+    return plan_layers(
+        inputs.images, base=base, history=inputs.history, sizes=inputs.sizes, budget=inputs.budget
+    )  # fmt: skip
+
+
+def built_plan(workspace: Workspace, version: Version, tree: Tree, locks: Mapping[str, Lock]) -> LayerPlan:
+    """Return the committed plan; a release that has a lock but no plan is planned now."""
+    own = read_plan(tree, version)
+    return own if own is not None else release_plan(workspace, version, tree, locks)
+
+
+def explain_layers(workspace: Workspace, version: Version, locks: Mapping[str, Lock]) -> PlanStory:
+    """Explain the layers of a release.
+
+    Raises:
+        ConfigError: a plan or a lock is malformed, or the plan lacks a package.
+
+    """
+    tree = workspace.existing_release(version)
+    plan = built_plan(workspace, version, tree, locks)
+    inputs = _inputs(workspace, version, tree, locks)
+    for packages in inputs.images.values():
+        plan.group(packages)
+    return explain_plan(plan, inputs.images, base=inputs.base, history=inputs.history, sizes=inputs.sizes)
+
+
+def read_plan(tree: Tree, version: Version) -> LayerPlan | None:
+    """Return the plan of a release, `None` when there is none.
+
+    Raises:
+        ConfigError: it is malformed.
+
+    """
+    if FILE_NAME not in tree:
+        return None
+    source = str(release_dir(version) / FILE_NAME)
+    return LayerPlan.from_json(decode(tree[FILE_NAME].data, source), source=source)
+
+
+def _inputs(workspace: Workspace, version: Version, tree: Tree, locks: Mapping[str, Lock]) -> _Inputs:
+    images = {
+        image_key(name, platform): packages
+        for name, lock in locks.items()
+        for platform, packages in lock.platforms.items()
+    }
+    descent = _descent(workspace, tree, version)
+    base_tree = workspace.release_tree(descent[0]) if descent else Tree()
+    base_locks = _locks(base_tree, descent[0], locks) if descent else {}
+    plan = read_plan(base_tree, descent[0]) if descent else None
+    return _Inputs(
+        images=images,
+        base=BaseLayers(plan, snapshot_of(base_locks)) if plan is not None else None,
+        history=ChangeHistory.of([_snapshot(workspace, item, locks) for item in descent]),
+        sizes=Sizes([*_packages(locks), *_packages(base_locks)]),
+        budget=workspace.line(version).layer_budget or workspace.distribution.layer_budget,
+    )
+
+
+def _descent(workspace: Workspace, tree: Tree, version: Version) -> list[Version]:
+    """Return the releases that one descends from, newest first, as far as they are there and count."""
+    found: list[Version] = []
+    seen = {version}
+    text = tree[SOURCE_VERSION].data if SOURCE_VERSION in tree else None
+    while text is not None and len(found) < DEPTH:
+        base = Version.parse(decode(text, SOURCE_VERSION).strip())
+        if base in seen or not workspace.release_path(base).is_dir():
+            break
+        seen.add(base)
+        found.append(base)
+        text = fs.read_file(workspace.release_path(base) / SOURCE_VERSION)
+    return found
+
+
+def _snapshot(workspace: Workspace, version: Version, image_types: Iterable[str]) -> Snapshot:
+    """Read what a release held, from its exports: those of adopted releases, too, and quick to read."""
+    found = {}
+    place = workspace.release_path(version)
+    for name in image_types:
+        for path in sorted([place / f"{name}.env.out", *place.glob(f"{name}.*.env.out")]):
+            data = fs.read_file(path)
+            if data is not None:
+                text = data.decode(errors="replace")
+                found[image_key(name, env_out_platform(text) or "linux-64")] = read_names(text)
+    return found
+
+
+def _locks(tree: Tree, version: Version, image_types: Iterable[str]) -> dict[str, Lock]:
+    place = str(release_dir(version))
+    found = {name: lock_from_tree(tree, name, source=place) for name in image_types}
+    return {name: lock for name, lock in found.items() if lock is not None}
+
+
+def _packages(locks: Mapping[str, Lock]) -> list[LockedPackage]:
+    return [package for lock in locks.values() for packages in lock.platforms.values() for package in packages]
+
+
+def _names(locks: Mapping[str, Lock]) -> set[str]:
+    return {package.name for package in _packages(locks)}
