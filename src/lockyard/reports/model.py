@@ -68,7 +68,7 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """One image type in one repository."""
+    """One image type in one repository; the exact tag is the first."""
 
     repository: str
     digest: str
@@ -239,6 +239,7 @@ def _published(image: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     try:
         tested = "green" if image.get("tested") else "untested"
+        exact = image.get("tag")
         images = {
             str(platform): ImageFacts(
                 source="images.json",
@@ -252,7 +253,11 @@ def _published(image: Mapping[str, Any]) -> dict[str, Any]:
             for platform, item in image["platforms"].items()
         }
         published = tuple(
-            Publication(repository=str(name), digest=str(item["digest"]), tags=tuple(map(str, item["tags"])))
+            Publication(
+                repository=str(name),
+                digest=str(item["digest"]),
+                tags=tuple(sorted(map(str, item["tags"]), key=lambda tag: (tag != exact, tag))),
+            )
             for name, item in sorted(image["repositories"].items())
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
