@@ -206,6 +206,18 @@ def test_an_image_holds_its_packages_and_says_what_it_is(make_site: MakeSite) ->
     assert index["manifests"][0]["platform"] == {"architecture": "amd64", "os": "linux"}
 
 
+def test_the_release_s_texts_are_written_and_are_no_input(make_site: MakeSite) -> None:
+    site = make_site()
+    first = site.digests()
+    place = site.root / RELEASE
+    assert {"CHANGELOG-cpu.md", "CHANGELOG-gpu.md", "RELEASE.md", "RELEASE-NOTE.md"} <= {
+        path.name for path in place.iterdir()
+    }
+    (place / "RELEASE.md").write_text("something else")
+    assert site.digests() == first
+    assert (place / "RELEASE.md").read_text() != "something else"
+
+
 def test_no_host_path_is_in_an_image(make_site: MakeSite) -> None:
     site = make_site()
     cpu, _ = site.build(skip_tests=True).images

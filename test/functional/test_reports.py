@@ -16,6 +16,7 @@ from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.ports import Log, Toolbox
 from lockyard.version import Version, release_dir
 from support.index import record, write_index
+from support.require import ROOT, need
 
 Run = Callable[..., tuple[int, str, str]]
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
@@ -278,3 +279,30 @@ def test_the_toolbox_has_an_index_and_scans(tmp_path: Path) -> None:
     toolbox = make_toolbox(ConsoleLog(), {"LOCKYARD_CACHE_DIR": str(tmp_path)})
     assert toolbox.index() is not None
     assert toolbox.scans() is not None
+
+
+@pytest.mark.parametrize("command", TEXTS)
+def test_the_texts_of_this_repository_s_own_releases_are_current(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["--root", str(ROOT), command, "--check"], environ={})
+    assert code == 0, f"lockyard {command} VERSION: {capsys.readouterr().err}"
+
+
+def test_dates_of_releases_without_timestamps_come_from_git(lockyard: Run, root: Path) -> None:
+    import os
+    import subprocess
+
+    need("git")
+    place = root / "build_artifacts/v1/v1.2/v1.2.0"
+    text = f"# platform: linux-64\n@EXPLICIT\nhttps://conda.anaconda.org/c/noarch/six-1.16.0-h_0.conda#{'0' * 32}\n"
+    for name, data in {"cpu.env.out": text, "cpu.env.in": "six\n"}.items():
+        fs.atomic_write(place / name, data.encode())
+    assert "| 1.2 | 1.2.0 | unknown | unknown | unknown |" in lockyard("support")[1]
+    when = {"GIT_AUTHOR_DATE": "2026-02-10T12:00:00Z", "GIT_COMMITTER_DATE": "2026-02-10T12:00:00Z"}
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "one"]):
+        subprocess.run(
+            ["git", "-C", str(root), *who, *words], check=True, capture_output=True, env={**os.environ, **when}
+        )
+    assert "| 1.2 | 1.2.0 | 2026-02-10 | 2026-08-10 | supported |" in lockyard("support")[1]

@@ -15,7 +15,7 @@ from lockyard.reports.model import Amount, ReleaseFacts, TypeFacts
 from lockyard.reports.sitecharts import charts
 from lockyard.reports.sitedata import catalog_data, to_script
 from lockyard.reports.support import LineSupport
-from lockyard.reports.text import clean, human_size, signed_size
+from lockyard.reports.text import clean, count, human_size, signed_size
 from lockyard.tree import File, Tree
 from lockyard.version import Version
 
@@ -61,7 +61,7 @@ def _pages(site: Site, assets: Tree, advance: Callable[[int], None]) -> Iterator
         for release in site.releases
         if release.source in known and release.source is not None
     }
-    common = {"title": clean(site.title), "releases": len(site.releases), "tool": site.tool}
+    common = {"title": clean(site.title), "releases": count(len(site.releases), "release"), "tool": site.tool}
 
     def page(template: str, here: str, up: str = "", **values: object) -> File:
         text = environment.get_template(template).render(site=common, here=here, up=up, **values)
@@ -116,7 +116,7 @@ def _majors(site: Site) -> list[dict[str, Any]]:
             {
                 "name": line.line,
                 "state": line.state if line.until or line.state == "pre-release" else "",
-                "releases": line.releases,
+                "releases": count(line.releases, "release"),
                 "until": line.until.isoformat() if line.until else "",
                 "first": scale.first,
                 "last": scale.last,
@@ -155,7 +155,7 @@ def _bar(line: LineSupport, scale: _Scale) -> dict[str, Any]:
     mine = [version for version in scale.releases if f"{version.major}.{version.minor}" == line.line]
     places = [scale.at(version) for version in mine]
     end = scale.percent(line.until.toordinal()) if scale.dated and line.until else max(places)
-    words = f"{len(mine)} release{'s' * (len(mine) != 1)}"
+    words = count(len(mine), "release")
     if line.state == "ended" and line.until:
         words += f", ended {line.until}"
     elif line.until:
@@ -228,7 +228,8 @@ def _release(
     sized = any(package.size is not None for item in release.types.values() for package in item.packages())
     rows = [
         {
-            "name": clean(change.name), "versions": clean(versions(change)), "kind": change.kind or _word(change.what),
+            "name": clean(change.name), "versions": clean(versions(change)), "kind": change.kind or ("new" if change.what == "added" else change.what),
+            "style": change.kind or change.what,
             "grown": signed_size(change.grown), "why": clean(change.why), "types": types,
         }
         for change, types in (merged(changes.types, direct=True) if changes else ())
@@ -258,10 +259,6 @@ def _release(
         "layers": list(_layers(release)),
         "packages": list(_packages(release)),
     }
-
-
-def _word(what: str) -> str:
-    return {"added": "added", "removed": "removed"}.get(what, "build")
 
 
 def _facts(release: ReleaseFacts, changes: Comparison | None) -> Iterator[dict[str, str]]:
