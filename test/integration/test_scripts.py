@@ -6,17 +6,20 @@ import os
 import pickle
 import shutil
 import tarfile
+import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lockyard.engines.materialise import materialise, placed
+from lockyard.engines.prepare import Preparer
 from lockyard.engines.request import Base, BuildRequest
 from lockyard.errors import BuildError
 from lockyard.oci.layout import write_layout
 from lockyard.oci.linking import Linker
-from lockyard.ports import RunRequest
+from lockyard.ports import Runner, RunRequest
 from support import prefixes, scripted
 from support.packages import Package
 from support.prepared import Workshop, settings
@@ -229,11 +232,24 @@ def test_another_machine_says_what_to_do(workshop: Workshop, shared: tuple[Path,
     assert 'post-link = "skip"' in (error.value.hint or "")
 
 
+def test_a_machine_without_sandbox_says_how_to_do_without(workshop: Workshop, shared: tuple[Path, Base]) -> None:
+    def forbidden(image: object, blobs: object) -> AbstractContextManager[Runner]:
+        raise BuildError("this machine does not allow the sandbox: no", hint="run as root")
+
+    request = scripted_request(workshop, shared[1], scripted.graphviz())
+    with pytest.raises(BuildError, match="this machine does not allow the sandbox: no") as error:
+        Preparer(workshop.cache, workshop.log, forbidden, host="linux-64").prepare(request, settings())
+    assert error.value.hint == (
+        'run as root, or leave it out in variants.toml: post-link = "skip", activation = "none"'
+    )
+
+
 AS_USER = """
 import contextlib, json, pickle, sys
 from pathlib import Path
 from lockyard.engines.prepare import Preparer
 from lockyard.engines.sandbox import open_image
+from lockyard.errors import BuildError
 
 class Quiet:
     def info(self, message): pass
@@ -242,22 +258,28 @@ class Quiet:
 request, settings = pickle.loads(Path(sys.argv[1]).read_bytes())
 cache = Path(sys.argv[2])
 sandbox = lambda image, blobs: open_image(image, blobs, cache_dir=cache, log=Quiet())
-prepared = Preparer(cache, Quiet(), sandbox, host="linux-64").prepare(request, settings)
+try:
+    prepared = Preparer(cache, Quiet(), sandbox, host="linux-64").prepare(request, settings)
+except BuildError as error:
+    sys.exit(f"{error.message}: {error.details}")
 print(json.dumps([prepared.scripted.digest, dict(prepared.activation)]))
 """
 
 
-def test_an_ordinary_user_gets_the_same(workshop: Workshop, shared: tuple[Path, Base]) -> None:
-    request = scripted_request(workshop, shared[1], *ALL)
-    expected = workshop.prepare(request, settings())
-    home = workshop.place / "home"
-    home.mkdir()
-    os.chown(home, 65534, 65534)
-    (workshop.place / "request").write_bytes(pickle.dumps((request, settings())))
-    for path in (workshop.place, *workshop.place.parents, shared[0], *shared[0].parents):
-        if path.is_relative_to("/tmp") and path != Path("/tmp"):
-            path.chmod(0o755)
-    done = run_as_user(AS_USER, str(workshop.place / "request"), str(home / "cache"), home=home)
+def test_an_ordinary_user_gets_the_same() -> None:
+    need("sandbox", "debian")
+    # Not below pytest's own directory: every pytest that starts takes it away from other users.
+    with tempfile.TemporaryDirectory(prefix="lockyard-user-") as directory:
+        place = Path(directory)
+        place.chmod(0o755)
+        workshop = Workshop(place)
+        request = scripted_request(workshop, workshop.base(), *ALL)
+        expected = workshop.prepare(request, settings())
+        home = place / "home"
+        home.mkdir()
+        os.chown(home, 65534, 65534)
+        (place / "request").write_bytes(pickle.dumps((request, settings())))
+        done = run_as_user(AS_USER, str(place / "request"), str(home / "cache"), home=home)
     assert done.returncode == 0, done.stderr
     assert expected.scripted is not None
     assert json.loads(done.stdout) == [expected.scripted.digest, dict(expected.activation)]

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from lockyard.oci.image import Image, canonical_json
 from lockyard.oci.linking import LINKING_VERSION, Linker
 from lockyard.oci.tar import write_tar
 from lockyard.oci.values import Digest
-from lockyard.ports import BaseSandbox, Log
+from lockyard.ports import BaseSandbox, Log, Runner
 
 SCHEMA = 1
 _LEAVE_OUT = "or leave it out in variants.toml: {}"
+_SCRIPTS_OFF = 'post-link = "skip", activation = "none"'
+_MODULES_OFF = "compile-pyc = false"
 
 
 class Preparer:
@@ -123,7 +125,7 @@ class Preparer:
         wanted = (("post-link scripts", bool(running)), ("activation", active))
         what = " and ".join(text for text, there in wanted if there)
         self._log.step(f"running {what} in the sandbox")
-        self._must_run(request, what, 'post-link = "skip", activation = "none"')
+        self._must_run(request, what, _SCRIPTS_OFF)
         packages, linker = _placed(request, request.packages)
         steps: list[Changes] = []
         variables: dict[str, str] = {}
@@ -131,7 +133,7 @@ class Preparer:
         with fs.temporary_directory(self._environments) as stage:
             materialise(packages, linker, stage / "tree")
             tree = stage / "tree" / request.prefix.lstrip("/")
-            with self._sandbox(_as_root(request), request.base.blobs) as runner:
+            with self._runner(request, _SCRIPTS_OFF) as runner:
                 for package in running:
                     self._log.detail(f"post-link script of {package.dist}")
                     steps.append(
@@ -145,6 +147,17 @@ class Preparer:
             shutil.rmtree(place, ignore_errors=True)
             with contextlib.suppress(OSError):  # another process was as fast: its result is as good
                 (stage / "result").rename(place)
+
+    @contextlib.contextmanager
+    def _runner(self, request: BuildRequest, setting: str) -> Iterator[Runner]:
+        """Open the sandbox in the base, as root; where that is not allowed, say how to do without."""
+        with contextlib.ExitStack() as stack:
+            try:
+                runner = stack.enter_context(self._sandbox(_as_root(request), request.base.blobs))
+            except BuildError as error:
+                hints = [text for text in (error.hint, _LEAVE_OUT.format(setting)) if text]
+                raise BuildError(error.message, hint=", ".join(hints), details=error.details) from error
+            yield runner
 
     def _must_run(self, request: BuildRequest, what: str, setting: str) -> None:
         if request.platform not in {self._host, "noarch"}:
@@ -188,7 +201,7 @@ class Preparer:
         if not todo:
             return
         self._log.step(f"compiling the Python modules of {len(todo)} packages")
-        self._must_run(request, "compiling Python modules", "compile-pyc = false")
+        self._must_run(request, "compiling Python modules", _MODULES_OFF)
         needed = bytecode.closure("python", request.packages)
         _sweep(self._compiled)
         with fs.temporary_directory(self._compiled) as stage:
@@ -201,7 +214,7 @@ class Preparer:
                 )  # fmt: skip
                 wanted = set(job.modules)
                 materialise([own], linker, stage / "sources" / str(number), wanted.__contains__)
-            with self._sandbox(_as_root(request), request.base.blobs) as runner:
+            with self._runner(request, _MODULES_OFF) as runner:
                 results = bytecode.compile_modules(
                     runner, todo, sources=stage / "sources", tree=stage / "tree" / request.prefix.lstrip("/"),
                     prefix=request.prefix, python=python, work=stage, workers=request.workers,
