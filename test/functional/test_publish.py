@@ -424,6 +424,38 @@ def test_several_platforms_get_an_index(
     assert sorted(record["platforms"]) == ["linux-64", "linux-aarch64"]
 
 
+def test_a_missing_platform_stops_the_push(
+    server: RegistryServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An index of one of two platforms would be a lie."""
+    root = make_distribution(tmp_path / "two", platforms=("linux-64", "linux-aarch64")).root
+    add_release(root, "1.0.0")
+    (root / "out/1.0.0/cpu/linux-aarch64/index.json").unlink()
+    args = ["--root", str(root), "push", "1.0.0", *to(server.repository("a")), "--image-type", "cpu"]
+    assert run(args, environ={"LOCKYARD_CACHE_DIR": str(tmp_path / "cache")}) == 5
+    assert "cpu for linux-aarch64 is not built" in " ".join(capsys.readouterr().err.split())
+    assert server.log == []
+    add_release(root, "1.0.0", tested=False)
+    (root / "out/1.0.0/cpu/linux-aarch64/tests.json").unlink(missing_ok=True)
+    assert run(args, environ={"LOCKYARD_CACHE_DIR": str(tmp_path / "cache")}) == 7
+    assert server.manifests == {}
+
+
+def test_what_a_client_of_the_release_before_pulls(server: RegistryServer, root: Path, call: Call) -> None:
+    """Layers that the earlier release has, and only those, need not be pulled again."""
+    add_release(root, "1.4.2", seed="same")
+    assert call("1.4.2", *to("first"))[0] == 0
+    add_release(root, "1.4.3", seed="same")
+    code, out, err = call("1.4.3", *to("first"), "--dry-run", "--json")
+    assert code == 0
+    (cpu, gpu) = json.loads(out)["client_pulls"]
+    assert (cpu["previous"], cpu["size"], cpu["all_layers"], cpu["whole"]) == ("1.4.2", 0, 2, 5000)
+    assert gpu["image_type"] == "gpu"
+    add_release(root, "1.4.4", seed="other")
+    _, _, err = call("1.4.4", *to("first"), "--dry-run")
+    assert "a client of 1.4.2 pulls 5 kB in 2 layers of cpu linux-64" in " ".join(err.split())
+
+
 def test_credentials_of_docker_are_used(server: RegistryServer, root: Path, call: Call, tmp_path: Path) -> None:
     server.auth = "bearer"
     add_release(root, "1.4.2")

@@ -240,3 +240,35 @@ def test_a_stage_that_fails_for_a_while(
     server.faults.append(Fault("GET", "/stage/blobs/", 503, times=2, headers={"Retry-After": "0"}))
     code, _, err = call("1.4.2", "--from", "stage", *to(other.repository("a")))
     assert code == 0, err
+
+
+def test_an_index_is_staged_published_and_promoted(
+    server: RegistryServer, other: RegistryServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several platforms: the index of the stage itself is published; a part that is no platform of ours is refused."""
+    root = make_distribution(tmp_path / "two", platforms=("linux-64", "linux-aarch64")).root
+    images = add_release(root, "1.4.2")
+    (root / "lockyard.toml").write_text(
+        f'name = "small"\n[repositories]\nstage = {{uri = "{server.repository("stage")}", stage = true}}\n'
+    )
+    environ = {"LOCKYARD_CACHE_DIR": str(tmp_path / "cache"), "DOCKER_CONFIG": str(tmp_path / "docker")}
+    args = ["--root", str(root), "push", "1.4.2", "--image-type", "cpu"]
+    assert run([*args, *to("stage")], environ=environ) == 0
+    gone(root)
+    assert run([*args, "--from", "stage", *to(other.repository("a"))], environ=environ) == 0, capsys.readouterr().err
+    digest = server.tag_digests("stage")["1.4.2-cpu"]
+    assert other.tag_digests("a")["latest-cpu"] == digest
+    body = json.loads(other.manifests["a"][digest][0])
+    assert {item["digest"] for item in body["manifests"]} == {
+        str(images[f"cpu {platform}"].digest) for platform in ("linux-64", "linux-aarch64")
+    }
+    foreign = json.dumps(
+        {**body, "manifests": [*body["manifests"], {**body["manifests"][0], "digest": "sha256:" + "9" * 64}]}
+    )
+    server.manifests["stage"]["sha256:" + hashlib.sha256(foreign.encode()).hexdigest()] = (
+        foreign.encode(),
+        body["mediaType"],
+    )
+    server.tags["stage"]["1.4.2-cpu"] = "sha256:" + hashlib.sha256(foreign.encode()).hexdigest()
+    assert run([*args, "--from", "stage", *to(other.repository("b"))], environ=environ) == 5
+    assert "b" not in other.manifests
