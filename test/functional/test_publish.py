@@ -456,6 +456,32 @@ def test_what_a_client_of_the_release_before_pulls(server: RegistryServer, root:
     assert "a client of 1.4.2 pulls 5 kB in 2 layers of cpu linux-64" in " ".join(err.split())
 
 
+def test_a_newer_release_that_is_published_meanwhile_keeps_its_tags(
+    server: RegistryServer, root: Path, call: Call
+) -> None:
+    """Two release branches at the same time: whoever ends last does not move the shared tags back."""
+    add_release(root, "1.5.0")
+    add_release(root, "1.4.9")
+    newer: list[int] = []
+
+    def publish_newer(_: int) -> None:
+        if not newer:
+            newer.append(0)
+            newer.append(call("1.5.0", *to(server.repository("a")))[0])
+            (root / release_dir(Version.parse("1.5.0")) / "images.json").unlink()  # of another checkout
+
+    server.on_bytes = publish_newer
+    code, out, err = call("1.4.9", *to(server.repository("a")))
+    assert (code, newer) == (0, [0, 0]), err
+    tags = server.tag_digests("a")
+    assert tags["latest-cpu"] == tags["1-cpu"] == tags["1.5.0-cpu"]
+    assert tags["1.4-cpu"] == tags["1.4.9-cpu"]
+    assert "latest-cpu stays" in " ".join(err.split())
+    assert not [line for line in out.splitlines() if line.endswith("latest-cpu") and tags["1.4.9-cpu"] in line]
+    record = record_of(root, "1.4.9")["images"]["cpu"]["repositories"][server.repository("a")]
+    assert record["tags"] == ["1.4-cpu", "1.4.9-cpu"]
+
+
 def test_credentials_of_docker_are_used(server: RegistryServer, root: Path, call: Call, tmp_path: Path) -> None:
     server.auth = "bearer"
     add_release(root, "1.4.2")

@@ -85,8 +85,7 @@ class Pusher:
                 stack.callback(port.close)
                 ports[name] = wrap(port)
             journal = stack.enter_context(open_journal(self.journal))
-            reports = run_push(self.plan(ports), ports, memory=journal, log=self.log, workers=workers)
-            return sum(reports.values(), PushReport())
+            return run_push(self.plan(ports), ports, memory=journal, log=self.log, workers=workers).total
 
 
 def http_pusher(

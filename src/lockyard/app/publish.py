@@ -5,7 +5,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lockyard import __version__, fs
@@ -29,7 +29,7 @@ from lockyard.distribution import Repository
 from lockyard.errors import ConfigError, ImageTestError, RegistryError
 from lockyard.ports import Toolbox
 from lockyard.registry.journal import open_journal
-from lockyard.registry.plan import Manifest, Present, PushPlan, Target, plan_push
+from lockyard.registry.plan import Manifest, Present, PushPlan, PutTag, Target, plan_push
 from lockyard.registry.push import PushReport, run_push
 from lockyard.tags import exact_tag
 from lockyard.version import Version
@@ -225,16 +225,20 @@ def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
         resumed = len(journal.finished)
         if resumed:
             toolbox.log.info(f"an interrupted push had finished {resumed} blobs already")
-        reports = run_push(planned.plan, ports, memory=journal, log=toolbox.log)
+        outcome = run_push(
+            planned.plan, ports, memory=journal, log=toolbox.log, may_float=_Floating(workspace, version, job)
+        )
+        for effect in outcome.kept_back:
+            toolbox.log.warning(f"{effect.repository}:{effect.tag} stays: a newer release was published meanwhile")
         _attach_records(toolbox, workspace, job)
         result = PublishResult(
             version=version,
             plan=planned.plan,
-            published=planned.published,
+            published=_without(planned.published, outcome.kept_back),
             tested=planned.tested,
             pulls=planned.pulls,
-            report=sum(reports.values(), PushReport()),
-            reports=reports,
+            report=outcome.total,
+            reports=outcome.reports,
             resumed=resumed,
         )
         record = merge_record(
@@ -253,6 +257,33 @@ def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
     attach_after(toolbox, workspace, version, job.request.image_types, job.places)
     write_texts_after(toolbox, workspace, version, only_again=True)
     return result
+
+
+class _Floating:
+    """Tells whether a floating tag may still move: other people publish while we do."""
+
+    def __init__(self, workspace: Workspace, version: Version, job: _Job) -> None:
+        self._workspace = workspace
+        self._version = version
+        self._variants = workspace.variants(version, job.request.image_types)
+        self._places = {place.name: place for place in job.places}
+        self._tags: dict[str, frozenset[str]] = {}
+
+    def __call__(self, effect: PutTag) -> bool:
+        """Ask the repository once more what is published there."""
+        name = effect.repository
+        if name not in self._tags:
+            target = aim(self._workspace, self._version, self._variants, self._places[name], floating=True)
+            self._tags[name] = frozenset(tag for tags in target.floating.values() for tag in tags)
+        return effect.tag in self._tags[name]
+
+
+def _without(published: Iterable[Published], kept_back: Iterable[PutTag]) -> tuple[Published, ...]:
+    """Return what was published less the tags that were left alone."""
+    left = {(effect.repository, effect.tag) for effect in kept_back}
+    return tuple(
+        replace(item, tags=tuple(tag for tag in item.tags if (item.repository, tag) not in left)) for item in published
+    )
 
 
 def _attach_records(toolbox: Toolbox, workspace: Workspace, job: _Job) -> None:

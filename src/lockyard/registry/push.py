@@ -50,6 +50,19 @@ class PushReport:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PushOutcome:
+    """What each repository took, and the floating tags that were left alone because something newer was published."""
+
+    reports: Mapping[str, PushReport]
+    kept_back: tuple[PutTag, ...] = ()
+
+    @property
+    def total(self) -> PushReport:
+        """The sum of all repositories."""
+        return sum(self.reports.values(), PushReport())
+
+
 class _StoppedError(RegistryError):
     """An upload that ended because another one had failed."""
 
@@ -81,14 +94,17 @@ class _Run:
         with self.log.progress("push", self.plan.upload_bytes, "B") as self._advance:
             _beside(self._chain, chains.values(), len(chains), self._stop.set)
 
-    def tags(self, kind: StageKind) -> None:
-        """Put the exact or the floating tags of all repositories."""
+    def tags(self, kind: StageKind, may: Callable[[PutTag], bool]) -> tuple[PutTag, ...]:
+        """Put the exact or the floating tags of all repositories; return those that may not be put."""
+        kept_back = []
         for stage in self.plan.stages:
-            if stage.kind == kind:
-                for effect in stage.effects:
-                    if isinstance(effect, PutTag):
-                        _put_tag(effect, self.ports[stage.repository], exact=kind == "exact tags")
-                        self._note(stage)
+            for effect in stage.effects if stage.kind == kind else ():
+                if isinstance(effect, PutTag) and not may(effect):
+                    kept_back.append(effect)
+                elif isinstance(effect, PutTag):
+                    _put_tag(effect, self.ports[stage.repository], exact=kind == "exact tags")
+                    self._note(stage)
+        return tuple(kept_back)
 
     def lines(self) -> list[str]:
         """Return what is done of what was planned, one line a repository."""
@@ -141,11 +157,18 @@ class _Run:
 
 
 def run_push(
-    plan: PushPlan, ports: Mapping[str, RegistryPort], *, memory: Memory, log: Log, workers: int = WORKERS
-) -> Mapping[str, PushReport]:
+    plan: PushPlan,
+    ports: Mapping[str, RegistryPort],
+    *,
+    memory: Memory,
+    log: Log,
+    workers: int = WORKERS,
+    may_float: Callable[[PutTag], bool] = lambda _: True,
+) -> PushOutcome:
     """Do all effects of `plan` and return what each repository took; `ports` maps each repository to its registry.
 
-    `workers` blobs travel at a time to one registry. Floating tags move only after every exact tag was read back.
+    `workers` blobs travel at a time to one registry. Floating tags move only after every exact tag was read back, and only
+    those that `may_float` allows then: hours may have passed since the plan was made.
 
     Raises:
         RegistryError: a registry refused, or an exact tag does not lead to its image; its details say what is where.
@@ -156,13 +179,13 @@ def run_push(
     run = _Run(plan, ports, memory, log, workers)
     try:
         run.content()
-        run.tags("exact tags")
+        run.tags("exact tags", lambda _: True)
         _read_back(plan, ports)
-        run.tags("floating tags")
+        kept_back = run.tags("floating tags", may_float)
     except LockyardError as error:
         error.details = (*error.details, *run.lines())
         raise
-    return run.reports
+    return PushOutcome(run.reports, kept_back)
 
 
 def _beside(function: Callable[..., None], items: Iterable[object], workers: int, stop: Callable[[], None]) -> None:
