@@ -193,6 +193,11 @@ def sweep_old(directory: Path, *, age: float = 86400.0) -> None:
                 remove(Path(entry.path))
 
 
+def unfinished(directory: Path) -> tuple[Path, ...]:
+    """Return what is half-written directly in `directory`, by a process that is at work or was killed."""
+    return tuple(directory / name for name, entry in _walk(directory, "") if _is_leftover(entry.name))
+
+
 def inside(root: Path, relative: str, *, source: str) -> Path:
     """Return `root / relative` for a path of the configuration that must stay below `root`.
 

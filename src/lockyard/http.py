@@ -22,6 +22,7 @@ T = TypeVar("T")
 _CHUNK = 1 << 17
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 60.0  # seconds
+_PROGRESS = 1 << 16  # bytes that make a round of tries a success
 
 
 class TransferError(Exception):
@@ -127,34 +128,65 @@ def download(
     """Bring `url` into the file `part`, going on where an earlier call or process stopped.
 
     The bytes are not checked here: the caller knows the hash. `size` is the expected number of bytes; more than that is
-    refused as soon as it comes. `progress` gets the count of new bytes.
+    refused as soon as it comes. `progress` gets the count of bytes as they become part of the file (negative when they
+    were lost). As long as tries bring something, there are more of them: a line that breaks often is no reason to stop.
 
     Raises:
         TransferError: it cannot be had.
 
     """
+    transfer = _Transfer(client, url, part, size, progress)
+    while True:
+        before = transfer.held
+        try:
+            retries.call(transfer.attempt)
+        except TransferError as error:
+            if error.temporary and transfer.held >= before + _PROGRESS:
+                continue
+            raise
+        return
 
-    def attempt() -> None:
-        offset = part.stat().st_size if part.exists() else 0
-        if size is not None and offset == size:
-            return
-        if size is not None and offset > size:
-            part.unlink()
-            offset = 0
-        headers = {"Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        with transfer_errors("GET", url), client.stream("GET", url, headers=headers) as response:
+
+@dataclass(frozen=True, slots=True)
+class _Transfer:
+    """One address on its way into one file."""
+
+    client: "httpx.Client"
+    url: str
+    part: Path
+    size: int | None
+    progress: Callable[[int], None]
+
+    @property
+    def held(self) -> int:
+        """Bytes that are in the file."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def attempt(self) -> None:
+        """Ask for what is missing."""
+        offset = self.held
+        if self.size is not None and offset >= self.size:
+            if offset == self.size:
+                return
+            offset = self._lose()
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
+        with transfer_errors("GET", self.url), self.client.stream("GET", self.url, headers=headers) as response:
             if response.status_code == 416:
-                part.unlink()
-                raise TransferError(f"GET {redact(url)}: the rest of it cannot be had", status=416, temporary=True)
+                self._lose()
+                text = f"GET {redact(self.url)}: the rest of it cannot be had"
+                raise TransferError(text, status=416, temporary=True)
             check_status(response, 200, 206)
-            resumed = response.status_code == 206
-            if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-                raise TransferError(f"GET {redact(url)}: the server sent another range than was asked")
-            _append(response, part, offset if resumed else 0, size, progress, url)
+            if response.status_code == 200:
+                offset = self._lose()
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+                raise TransferError(f"GET {redact(self.url)}: the server sent another range than was asked")
+            _append(response, self.part, offset, self.size, self.progress, self.url)
 
-    retries.call(attempt)
+    def _lose(self) -> int:
+        """Begin again from the first byte, 0."""
+        self.progress(-self.held)
+        self.part.unlink(missing_ok=True)
+        return 0
 
 
 def _append(
@@ -164,7 +196,9 @@ def _append(
     with part.open("r+b" if offset else "wb") as stream:
         stream.seek(offset)
         stream.truncate()
-        for chunk in response.iter_raw(_CHUNK):
+        for (
+            chunk
+        ) in response.iter_raw():  # as they come: a wanted size would lose what it collects when the line breaks
             offset += len(chunk)
             if size is not None and offset > size:
                 raise TransferError(f"GET {redact(url)}: more than the {size} bytes that were expected")

@@ -144,11 +144,13 @@ class Place:
         return self.cache / "packages/v1/partial"
 
     def kept(self) -> list[str]:
-        """Everything in the cache but directories and the empty lock files."""
+        """Everything in the cache but directories, the empty lock files and the list of users."""
         return sorted(
             str(path.relative_to(self.cache))
             for path in self.cache.rglob("*")
-            if (path.is_symlink() or path.is_file()) and path.suffix != ".lock"
+            if (path.is_symlink() or path.is_file())
+            and not path.name.endswith(".lock")
+            and path.parent.name != ".users"
         )
 
 
@@ -202,7 +204,7 @@ def test_more_bytes_than_the_lock_says_are_refused_as_they_come(place: Place, tm
 def test_a_broken_connection_is_continued_where_it_broke(place: Place, tmp_path: Path) -> None:
     place.server.faults = [120_000, 503]
     assert place.source().fetch([locked()], root=tmp_path)["a-1-0"].archive.read_bytes() == ARCHIVE
-    assert place.server.requests == ["a-1-0.conda", "a-1-0.conda bytes=131072-", "a-1-0.conda bytes=131072-"]
+    assert place.server.requests == ["a-1-0.conda", "a-1-0.conda bytes=150000-", "a-1-0.conda bytes=150000-"]
     assert len(place.waits) == 2
 
 

@@ -13,6 +13,7 @@ PACKAGE = SRC / "lockyard"
 
 BASE = {"lockyard", "errors", "version", "tree", "oci.values"}
 INFRASTRUCTURE = {
+    "cachedir",
     "conda.archive",
     "fs",
     "http",

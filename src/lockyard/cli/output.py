@@ -5,10 +5,10 @@ import functools
 import json
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+from lockyard.cli.meter import Meter
 from lockyard.errors import LockyardError
 from lockyard.reports.text import human_size as human_size  # noqa: PLC0414 - commands find it here
 
@@ -112,21 +112,14 @@ class ConsoleLog:
 
     @contextlib.contextmanager
     def progress(self, description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-        """Show a bar with rate and remaining time on a terminal, one closing line elsewhere."""
+        """Show a bar with rate and remaining time on a terminal; elsewhere a line now and then, and one at the end."""
         if self.log_format == "text" and self.verbosity >= 0 and self.console.is_terminal:
             with self._bar(description, total, unit) as advance:
                 yield advance
             return
-        count = 0
-        guard = threading.Lock()
-
-        def add(amount: int) -> None:
-            nonlocal count
-            with guard:
-                count += amount
-
-        yield add
-        self.info(f"{description}: {human_size(count) if unit == 'B' else f'{count} {unit}'}")
+        meter = Meter(description, total, unit, self.info)
+        yield meter.add
+        self.info(meter.summary())
 
     @contextlib.contextmanager
     def _bar(self, description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:

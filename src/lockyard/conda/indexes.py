@@ -9,14 +9,14 @@ import datetime as dt
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from lockyard import fs, http
+from lockyard import cachedir, fs, http
 from lockyard.conda.channels import Channel, parse_channels
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError, ConfigError
@@ -167,6 +167,7 @@ class Indexes:
         with packed.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         target = self._place / "local" / f"{digest}.json"
+        cachedir.use(self._place, [target])
         if not target.is_file():
             with fs.temporary_directory(target.parent, target.stem) as stage:
                 try:
@@ -178,6 +179,7 @@ class Indexes:
 
     def _cached(self, channel: Channel, subdir: str) -> Path | None:
         entry = _entry(self._place, channel, subdir)
+        _use(self._place, entry)
         meta = _read_meta(entry)
         if meta.get("absent"):
             return None
@@ -191,6 +193,7 @@ class Indexes:
 
     def _remote(self, channel: Channel, subdir: str, progress: Progress) -> Path | None:
         entry = _entry(self._place, channel, subdir)
+        _use(self._place, entry)
         self._log.detail(f"index of {channel.name}/{subdir}")
         try:
             return self._retries.call(lambda: self._fetch(channel, subdir, entry, progress))
@@ -225,6 +228,35 @@ class Indexes:
 
 def _key(channel: Channel, subdir: str, request: SolveRequest) -> "_Key":
     return channel.base, subdir, request.root, request.offline
+
+
+def cache_kind(cache_dir: Path) -> cachedir.CacheKind:
+    """Return how the channel indexes in the cache are listed."""
+    place = cache_dir / "index" / "v1"
+    return cachedir.CacheKind("index", "channel indexes", place, lambda: _entries(place))
+
+
+def _entries(place: Path) -> Iterator[cachedir.CacheEntry]:
+    directories = sorted(path for path in place.glob("[0-9a-z]*") if path.is_dir())
+    yield from cachedir.unfinished(place, directories)
+    for path in (path for directory in directories for path in sorted(directory.glob("[!.]*.json"))):
+        if path.name.endswith(".meta.json"):
+            if path.with_name(path.name.replace(".meta.json", ".json")).exists():
+                continue
+            paths: tuple[Path, ...] = (path,)  # of a subdir that the channel does not have
+        else:
+            paths = (path, _meta_path(path))
+        url = _read_meta(path).get("url", "")
+        yield cachedir.CacheEntry(
+            name=str(url) or str(path.relative_to(place)), size=sum(map(cachedir.size_of, paths)),
+            used=cachedir.last_used(paths), markers=paths, paths=paths,
+        )  # fmt: skip
+
+
+def _use(place: Path, entry: Path) -> None:
+    """Keep an index from being pruned by the time of its `meta`: its own time says which file that is about."""
+    meta = _meta_path(entry)
+    cachedir.use(place, [meta if meta.exists() else entry])
 
 
 def _entry(place: Path, channel: Channel, subdir: str) -> Path:

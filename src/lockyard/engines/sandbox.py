@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lockyard import fs, process
+from lockyard import cachedir, fs, process
 from lockyard.engines import inside
 from lockyard.errors import BuildError
 from lockyard.oci.image import Image, load_image, verified
@@ -64,7 +64,7 @@ def open_image(
         if not (place / name).is_dir():
             log.info(f"unpacking the image once for the sandbox: {len(image.layers)} layers")
             _unpack(image, blobs, place, name)
-        os.utime(place / name)
+        cachedir.use(place, [place / name])
         _prune(place)
         yield Sandbox(image, place / name, scratch, argv, writable=writable)
 
@@ -217,15 +217,43 @@ def _in_use(place: Path, name: str) -> Iterator[None]:
 def _prune(place: Path) -> None:
     """Remove the oldest unpacked images that nobody uses."""
     fs.sweep_old(place)
-    roots = [path for path in place.iterdir() if re.fullmatch(r"[0-9a-f]{64}(\.user)?", path.name)]
-    for path in sorted(roots, key=lambda item: item.stat().st_mtime, reverse=True)[KEPT_ROOTS:]:
-        lock = place / f"{path.name}.lock"
-        with lock.open("a") as stream, contextlib.suppress(BlockingIOError):
+    for path in sorted(_roots(place), key=lambda item: item.stat().st_mtime, reverse=True)[KEPT_ROOTS:]:
+        _take_out(place, path)
+
+
+def _roots(place: Path) -> list[Path]:
+    return [path for path in sorted(place.glob("[0-9a-f]*")) if re.fullmatch(r"[0-9a-f]{64}(\.user)?", path.name)]
+
+
+def _take_out(place: Path, path: Path) -> bool:
+    """Remove an unpacked image unless somebody uses it; tell whether it is gone."""
+    lock = place / f"{path.name}.lock"
+    with lock.open("a") as stream:
+        try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with fs.temporary_directory(place, "prune") as stage:
-                path.rename(stage / "root")
-                _make_removable(stage / "root")
-            lock.unlink(missing_ok=True)
+        except BlockingIOError:
+            return False
+        with fs.temporary_directory(place, "prune") as stage:
+            path.rename(stage / "root")
+            _make_removable(stage / "root")
+        lock.unlink(missing_ok=True)
+    return True
+
+
+def cache_kind(cache_dir: Path) -> cachedir.CacheKind:
+    """Return how the unpacked images in the cache are listed."""
+    place = cache_dir / "rootfs" / "v1"
+
+    def entries() -> Iterator[cachedir.CacheEntry]:
+        for path in _roots(place):
+            used = cachedir.last_used([path])
+            size = cachedir.size_of(path)
+            yield cachedir.CacheEntry(name=path.name, size=size, used=used, markers=(path,), paths=(path,))
+
+    def remove(entry: cachedir.CacheEntry) -> bool:
+        return _take_out(place, entry.paths[0])
+
+    return cachedir.CacheKind("rootfs", "images unpacked for the sandbox", place, entries, remove)
 
 
 def _make_removable(root: Path) -> None:

@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockyard import fs
+from lockyard import cachedir, fs
 from lockyard.errors import ConfigError
 from lockyard.oci.image import Layer, canonical_json
 from lockyard.oci.tar import LayerBlob, Sink
@@ -46,6 +46,7 @@ class BlobCache:
         `comment` says what the layer holds; it is not part of the key.
         """
         name = Digest.of(canonical_json({**key, "schema": SCHEMA})).hex
+        cachedir.use(self._root, [self._root / "keys" / f"{name}.json"])
         found = self._find(name, comment)
         if found is not None:
             return found
@@ -111,3 +112,31 @@ class BlobCache:
             Path(part).unlink(missing_ok=True)
             raise
         return blob, path
+
+
+def cache_kind(cache_dir: Path) -> cachedir.CacheKind:
+    """Return how the layer blobs in the cache are listed."""
+    place = cache_dir / "blobs" / "v1"
+    return cachedir.CacheKind("blobs", "finished layers", place, lambda: _entries(place))
+
+
+def _entries(place: Path) -> Iterator[cachedir.CacheEntry]:
+    """Yield each blob with the keys that lead to it: they go together, and the use of a key is a use of the blob."""
+    yield from cachedir.unfinished(place, [place / "sha256", place / "keys"])
+    keys: dict[str, list[Path]] = {}
+    for path in sorted((place / "keys").glob("[0-9a-f]*.json")):
+        try:
+            digest = Digest(json.loads(fs.read_file(path) or b"{}")["digest"]).hex
+        except (KeyError, TypeError, ValueError, ConfigError):
+            digest = ""
+        keys.setdefault(digest, []).append(path)
+    for blob in sorted((place / "sha256").glob("[0-9a-f]*")):
+        markers = tuple(keys.pop(blob.name, ()))
+        yield _entry(f"sha256:{blob.name}", (*markers, blob), markers or (blob,))
+    for path in (path for paths in keys.values() for path in paths):
+        yield _entry(f"key {path.stem}", (path,), (path,))
+
+
+def _entry(name: str, paths: tuple[Path, ...], markers: tuple[Path, ...]) -> cachedir.CacheEntry:
+    size = sum(map(cachedir.size_of, paths))
+    return cachedir.CacheEntry(name=name, size=size, used=cachedir.last_used(markers), markers=markers, paths=paths)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockyard import fs
+from lockyard import cachedir, fs
 from lockyard.errors import BuildError, HashMismatchError
 from lockyard.oci.image import Image, Index, Layer, canonical_json, load_image, manifest_descriptor, verified
 from lockyard.oci.values import Descriptor, Digest, Reference
@@ -86,6 +86,7 @@ class PulledBases:
     def has(self, descriptor: Descriptor) -> bool:
         """Say whether a blob is there and sound; a damaged one is removed."""
         path = self.blob(descriptor.digest)
+        cachedir.use(self.root, [path])
         try:
             with path.open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -99,6 +100,7 @@ class PulledBases:
 
     def read(self, digest: Digest) -> bytes | None:
         """Return the bytes of a small blob, `None` when it is not there or damaged."""
+        cachedir.use(self.root, [self.blob(digest)])
         data = fs.read_file(self.blob(digest))
         return data if data is not None and Digest.of(data) == digest else None
 
@@ -238,3 +240,31 @@ def read_record(path: Path) -> tuple[str, tuple[str, ...]]:
         return str(value["reference"]), tuple(str(item) for item in value["blobs"])
     except (ValueError, KeyError, TypeError):
         return "", ()
+
+
+def cache_kind(cache_dir: Path) -> cachedir.CacheKind:
+    """Return how the pulled bases in the cache are listed."""
+    place = cache_dir / "bases" / "v1"
+    return cachedir.CacheKind("bases", "base images of registries", place, lambda: _entries(place))
+
+
+def _entries(place: Path) -> Iterator[cachedir.CacheEntry]:
+    """Yield each base; a blob that several have goes with the one that was used last."""
+    blobs = {path.name: path for path in sorted((place / "sha256").glob("[0-9a-f]*"))}
+    yield from cachedir.unfinished(place, [place / "sha256", place / "images"])
+    for part in sorted((place / "sha256").glob(".*.part")):
+        yield _entry(f"sha256/{part.name}", (part,), unfinished=True)
+    records = sorted((place / "images").glob("[0-9a-f]*.json"), key=lambda path: (-path.stat().st_mtime, path.name))
+    for record in records:
+        reference, digests = read_record(record)
+        owned = tuple(found for digest in digests if (found := blobs.pop(digest.partition(":")[2], None)) is not None)
+        yield _entry(reference or record.stem, (record, *owned))
+    for name, blob in blobs.items():
+        yield _entry(f"sha256:{name}", (blob,))
+
+
+def _entry(name: str, paths: tuple[Path, ...], *, unfinished: bool = False) -> cachedir.CacheEntry:
+    return cachedir.CacheEntry(
+        name=name, size=sum(map(cachedir.size_of, paths)), used=cachedir.last_used(paths), markers=paths, paths=paths,
+        unfinished=unfinished,
+    )  # fmt: skip
