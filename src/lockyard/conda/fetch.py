@@ -83,7 +83,8 @@ class PackageCache:
             # The largest first: else one of them is often what all wait for at the end.
             order = sorted(wanted.items(), key=lambda item: -(item[1].size or 0))
             jobs = {
-                dist: pool.submit(self._one, item, (files or {}).get(dist), root, client, advance) for dist, item in order
+                dist: pool.submit(self._one, item, (files or {}).get(dist), root, client, advance)
+                for dist, item in order
             }
             failed = next((job for job in as_completed(jobs.values()) if job.exception() is not None), None)
             if failed is not None:
