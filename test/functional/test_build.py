@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -523,3 +524,24 @@ def test_a_reachable_daemon_gets_the_images(make_site: MakeSite, capsys: pytest.
     err = build()
     assert "localhost/site:1.0.0-cpu is not in Docker: no space" in err
     assert "lockyard run" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_ten_builds_with_different_numbers_of_workers_have_one_digest(
+    compression: Compression, make_site: MakeSite
+) -> None:
+    site = make_site(compression=compression)
+    found = set()
+    for workers in (1, 2, 3, 4, 5, 6, 7, 8, 16, 64):
+        shutil.rmtree(site.cache / "blobs", ignore_errors=True)
+        found.add(tuple(site.digests(workers=workers)))
+    assert len(found) == 1
+
+
+def test_a_build_that_finds_all_layers_reads_no_package(make_site: MakeSite) -> None:
+    site = make_site()
+    before = site.digests()
+    for path in site.source.directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
+    assert site.digests() == before

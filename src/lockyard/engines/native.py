@@ -24,7 +24,7 @@ from lockyard.oci.dockerfile import CopyLayer, kind_of, parse, plan_finish
 from lockyard.oci.image import MAX_LAYERS, Image, Layer
 from lockyard.oci.linking import LINKING_VERSION, Linker
 from lockyard.oci.rootfs import ROOTFS_VERSION, list_layer, unpacked
-from lockyard.oci.rootview import Listing, RootView
+from lockyard.oci.rootview import Listing, Meta, RootView
 from lockyard.oci.tar import Entry, LayerBlob, Sink, compressor_id, write_layer
 from lockyard.oci.values import Digest
 from lockyard.ports import Log
@@ -83,11 +83,13 @@ class _Job:
         self.linker = Linker(request.prefix, *request.owner, self.python)
         self.blobs: dict[Digest, Path] = {}
         self._guard = threading.Lock()
-        self._placed: dict[str, _Placed] = {}
+        self._place_guard = threading.Lock()
+        self._ready: dict[str, _Placed] | None = None
+        self._packages_key = [[item.dist, item.sha256, item.md5] for item in request.packages]
 
     def environment(self) -> tuple[BuiltLayer, ...]:
         """Make the layers of the packages, then that of the history."""
-        placed = self._placed = self._place()
+        moved = self._moved()
         groups = self.request.plan.group(self.request.packages)
         workers = max(1, min(self.request.workers, _LAYERS_AT_ONCE, len(groups)))
         with (
@@ -99,52 +101,83 @@ class _Job:
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
             # Big ones first, so that threads finish together.
             order = sorted(groups, key=lambda name: -sum(item.size or 0 for item in groups[name]))
-            jobs = {
-                name: pool.submit(self._packages, name, [placed[item.dist] for item in groups[name]], advance)
-                for name in order
-            }
+            jobs = {name: pool.submit(self._packages, name, groups[name], moved, advance) for name in order}
             layers = [jobs[name].result() for name in groups]
         return (*layers, self._history(), *self._scripted())
 
-    def _place(self) -> dict[str, _Placed]:
+    def _moved(self) -> Mapping[str, Mapping[str, str]]:
+        """Return `dist` → the paths of it that lie elsewhere because another package has them, and warn of them.
+
+        This is all of the packages' contents that layer keys need: it is remembered, so that a build whose layers are all
+        there reads no package.
+        """
+        python = dataclasses.astuple(self.python) if self.python else None
+        key = {"moved": self._packages_key, "python": python, "linking": LINKING_VERSION}
+        found = self.cache.remember(key, self._place)
+        clobbers: Sequence[str] = found["clobbers"]
+        for clobber in clobbers[:_SHOWN_CLOBBERS]:
+            self.log.warning(clobber)
+        if len(clobbers) > _SHOWN_CLOBBERS:
+            self.log.warning(f"and {len(clobbers) - _SHOWN_CLOBBERS} more files that several packages have")
+        moved: Mapping[str, Mapping[str, str]] = found["moved"]
+        return moved
+
+    def _place(self) -> dict[str, Any]:
+        """Read all packages, make them ready, and return which files move and who clobbers whom."""
         packages = self.request.packages
         readers = [DirectoryReader(self.request.fetched[package.dist].directory) for package in packages]
         manifests = [
             read_manifest(package, reader, self.python) for package, reader in zip(packages, readers, strict=True)
         ]
         places, clobbers = resolve(manifests)
-        for clobber in clobbers[:_SHOWN_CLOBBERS]:
-            self.log.warning(str(clobber))
-        if len(clobbers) > _SHOWN_CLOBBERS:
-            self.log.warning(f"and {len(clobbers) - _SHOWN_CLOBBERS} more files that several packages have")
-        return {
+        self._ready = {
             manifest.package.dist: _Placed(manifest, place, reader)
             for manifest, place, reader in zip(manifests, places, readers, strict=True)
         }
+        moved = {
+            dist: {path: to for path, to in item.places.items() if path != to} for dist, item in self._ready.items()
+        }
+        return {
+            "clobbers": [str(item) for item in clobbers],
+            "moved": {dist: item for dist, item in moved.items() if item},
+        }
 
-    def _packages(self, name: str, packages: Sequence[_Placed], advance: Callable[[int], None]) -> BuiltLayer:
+    @property
+    def _placed(self) -> Mapping[str, _Placed]:
+        """The packages, read when the first layer is made."""
+        with self._place_guard:
+            if self._ready is None:
+                self._place()
+            return self._ready or {}
+
+    def _packages(
+        self,
+        name: str,
+        packages: Sequence[LockedPackage],
+        moved: Mapping[str, Mapping[str, str]],
+        advance: Callable[[int], None],
+    ) -> BuiltLayer:
         key = {
             "linking": LINKING_VERSION,
             "prefix": self.request.prefix,
             "owner": self.request.owner,
             "compressor": self.compressor,
-            "packages": [self._package_key(item) for item in packages],
+            "packages": [self._package_key(item, moved.get(item.dist, {})) for item in packages],
         }
-        comment = "packages: " + ", ".join(f"{_package(item).name} {_package(item).version}" for item in packages)
+        comment = "packages: " + ", ".join(f"{item.name} {item.version}" for item in packages)
 
         def entries() -> Iterator[Entry]:
-            for item in packages:
-                found = self.request.compiled.get(_package(item).dist)
+            for package in packages:
+                item = self._placed[package.dist]
+                found = self.request.compiled.get(package.dist)
                 compiled = found.modules() if found is not None else ()
                 yield from self.linker.entries(item.manifest, item.places, item.reader, compiled)
 
-        built = self._layer(name, key, comment, entries, tuple(_package(item).dist for item in packages))
+        built = self._layer(name, key, comment, entries, tuple(item.dist for item in packages))
         advance(1)
         return built
 
-    def _package_key(self, item: _Placed) -> dict[str, object]:
-        package = _package(item)
-        moved = {path: place for path, place in item.places.items() if path != place}
+    def _package_key(self, package: LockedPackage, moved: Mapping[str, str]) -> dict[str, object]:
         python = dataclasses.astuple(self.python) if self.python and package.noarch == "python" else None
         compiled = self.request.compiled.get(package.dist)
         pyc = {"pyc": compiled.key} if compiled is not None else {}
@@ -249,17 +282,29 @@ class _Job:
             path = base.blobs[layer.descriptor.digest]
             key = {"listing": str(layer.diff_id), "version": ROOTFS_VERSION}
             view.add_listing(Listing.from_json(self.cache.remember(key, functools.partial(_listing, path))))
+        key = {
+            "view": self._packages_key, "python": dataclasses.astuple(self.python) if self.python else None,
+            "prefix": self.request.prefix, "owner": self.request.owner, "version": [LINKING_VERSION, ROOTFS_VERSION],
+        }  # fmt: skip
+        view.add_listing(Listing.from_json(self.cache.remember(key, self._environment_listing)))
+        return view
+
+    def _environment_listing(self) -> dict[str, Any]:
+        """Return the directories and links of the environment."""
         root = self.request.prefix.lstrip("/")
-        places = [f"{root}/conda-meta/history"]
+        places, links = [f"{root}/conda-meta/history"], {}
         for item in self._placed.values():
             for target, place in item.places.items():
                 places.append(f"{root}/{place}")
                 source = item.manifest.targets[target]
                 if isinstance(source, PackagePath) and source.kind == "softlink":
-                    view.add_link(places[-1], os.fsdecode(item.reader.readlink(source.source)))
+                    links[places[-1]] = os.fsdecode(item.reader.readlink(source.source))
+        directories: dict[str, Meta] = {}
         for directory in {posixpath.dirname(path) for path in places}:
-            view.add_entries(self.linker.parents(f"{directory}/x".encode(errors="surrogateescape")))
-        return view
+            for entry in self.linker.parents(f"{directory}/x".encode(errors="surrogateescape")):
+                path = entry.path.decode(errors="surrogateescape")
+                directories[path] = (entry.mode, entry.uid, entry.gid, entry.mtime)
+        return Listing(directories, links).to_json()
 
     def _copied(self, step: CopyLayer) -> BuiltLayer:
         files = [
@@ -298,7 +343,3 @@ def environment_image(request: BuildRequest, layers: Iterable[Layer]) -> Image:
 
 def _listing(path: Path) -> Mapping[str, Any]:
     return list_layer(path).to_json()
-
-
-def _package(item: _Placed) -> LockedPackage:
-    return item.manifest.package
