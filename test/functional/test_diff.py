@@ -86,6 +86,7 @@ def test_a_revision_with_names_that_need_quotes_and_modes(lockyard: Run, root: P
         (("1.0.0",), "give two releases, or one release and --rev REV"),
         (("1.0.0", "1.0.1", "--rev", "HEAD"), "give two releases"),
         (("1.0.1@", "1.0.1"), "names no git revision"),
+        (("1.0.0", "1.0.1", "--platform", "osx-64"), "no lock has the platform 'osx-64'; there are linux-64"),
         (("1.0.1@--output=x", "1.0.1"), "is not a git revision"),
         (("1.0.1@nowhere", "1.0.1"), "git has no revision 'nowhere'"),
         (("1.0.7", "1.0.1"), "there is no release 1.0.7"),

@@ -13,9 +13,11 @@ from lockyard.cli.output import ConsoleLog
 from lockyard.cli.root import make_toolbox, run
 from lockyard.conda.formats import write_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
+from lockyard.oci.values import Descriptor, MediaType
 from lockyard.ports import Log, Toolbox
 from lockyard.version import Version, release_dir
 from support.index import record, write_index
+from support.registry_server import running_registry
 from support.require import ROOT, need
 
 Run = Callable[..., tuple[int, str, str]]
@@ -161,13 +163,22 @@ def test_the_first_release_has_no_base(lockyard: Run) -> None:
     assert "--base V" in err
 
 
-def test_sizes_of_images_from_a_repository(lockyard: Run, root: Path) -> None:
-    from support.images import write_image
-
-    for version in ("1.0.0", "1.0.1"):
-        write_image(root / f"images-{version}", version)
-    code, _, err = lockyard("generate-size-report", "1.0.1", "--repository", f"oci:{root}/images-1.0.1")
+def test_sizes_of_images_from_a_repository(lockyard: Run, tmp_path: Path) -> None:
+    with running_registry() as server:
+        port = make_toolbox(ConsoleLog(), {"DOCKER_CONFIG": str(tmp_path)}).registry(server.repository("team/image"))
+        for version, size in (("1.0.0", 1000), ("1.0.1", 3000)):
+            parts = []
+            for data in (b"{}", bytes(size)):
+                (tmp_path / "blob").write_bytes(data)
+                parts.append(Descriptor.of(MediaType.LAYER, data))
+                port.upload_blob(tmp_path / "blob", str(parts[-1].digest), len(data), progress=lambda _: None)
+            config, layer = (part.to_json() for part in parts)
+            manifest = {"schemaVersion": 2, "mediaType": MediaType.MANIFEST, "config": config, "layers": [layer]}
+            port.put_manifest(f"{version}-cpu", json.dumps(manifest).encode(), MediaType.MANIFEST)
+        port.close()
+        code, out, err = lockyard("generate-size-report", "1.0.1", "--repository", server.repository("team/image"))
     assert (code, err) == (0, "")
+    assert "| cpu | image | 1 kB | 3 kB | +2 kB | +199.6 % |" in out
 
 
 def test_staleness_report_reads_the_index(lockyard: Run, root: Path) -> None:

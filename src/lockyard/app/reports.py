@@ -24,20 +24,31 @@ from lockyard.version import Version, release_dir
 
 
 def diff_releases(
-    toolbox: Toolbox, workspace: Workspace, base: ReleaseRef, target: ReleaseRef, *, image_types: tuple[str, ...] = ()
+    toolbox: Toolbox,
+    workspace: Workspace,
+    base: ReleaseRef,
+    target: ReleaseRef,
+    *,
+    image_types: tuple[str, ...] = (),
+    platform: str | None = None,
 ) -> Comparison:
-    """Compare two releases, or one with a git revision of itself, on each type's first platform.
+    """Compare two releases, or one with a git revision of itself, on each type's first platform or on `platform`.
 
     A type that one of them does not have at all, neither specs nor a lock, is compared with nothing.
 
     Raises:
-        ConfigError: a release, a revision or an image type does not exist.
+        ConfigError: a release, a revision, an image type or a platform does not exist.
         StaleLockError: a release has specs of a type but no lock of it; the missing file is named.
 
     """
-    return compare(
-        read_facts(toolbox, workspace, base, image_types), read_facts(toolbox, workspace, target, image_types)
-    )
+    old, new = (read_facts(toolbox, workspace, ref, image_types) for ref in (base, target))
+    found = compare(old, new, platform)
+    if platform is not None and not found.types:
+        known = dict.fromkeys(
+            name for item in (new, old) for facts in item.types.values() for name in facts.lock.platforms
+        )
+        raise ConfigError(f"no lock has the platform {platform!r}; there are {', '.join(known)}")
+    return found
 
 
 def read_release_facts(

@@ -184,6 +184,9 @@ def _bills(workspace: Workspace, release: ReleaseFacts, platforms: tuple[str, ..
             if platforms and platform not in platforms:
                 continue
             image = item.images.get(platform)
+            base, base_digest = (
+                (image.base, image.base_digest) if image else _planned_base(workspace, release, name, platform)
+            )
             yield Bill(
                 name=workspace.distribution.name,
                 version=str(release.version),
@@ -192,9 +195,18 @@ def _bills(workspace: Workspace, release: ReleaseFacts, platforms: tuple[str, ..
                 packages=packages,
                 tool=__version__,
                 digest=image.manifest if image else "",
-                base=image.base if image else "",
-                base_digest=image.base_digest if image else "",
+                base=base,
+                base_digest=base_digest,
             )
+
+
+def _planned_base(workspace: Workspace, release: ReleaseFacts, name: str, platform: str) -> tuple[str, str]:
+    """Return the base of an image that is not built: what the line names, with the digest where it is pinned."""
+    if name not in line_order(workspace, release.version):
+        return "", ""
+    base = workspace.line(release.version).variant(name).base_for(platform)
+    digest = base.partition("@")[2]
+    return base, digest if digest.startswith("sha256:") else ""
 
 
 def _statement(workspace: Workspace, release: ReleaseFacts, bill: Bill, name: str) -> Statement:

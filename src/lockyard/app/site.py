@@ -45,6 +45,7 @@ def build_site(
     site = read_site(toolbox, workspace, index=index, offline=offline)
     with toolbox.log.progress("rendering releases", len(site.releases), "releases") as advance:
         tree = render_site(site, fs.read_tree(ASSETS), advance)
+    fs.sweep_old(target.parent)
     fs.write_tree(tree, target)
     pages = sum(name.endswith(".html") for name in tree)
     return SiteResult(f"{directory}/index.html", pages, sum(len(file.data) for file in tree.values()))

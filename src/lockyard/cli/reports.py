@@ -50,6 +50,7 @@ def has_colour(context: Context) -> bool:
 @click.argument("target", type=ReleaseType(), required=False)
 @click.option("--rev", metavar="REV", help="Compare the release with itself in this git revision.")
 @image_type_option
+@click.option("--platform", metavar="P", help="Compare this platform [default: the first of each type].")
 @click.option(
     "--format",
     "style",
@@ -67,6 +68,7 @@ def diff(
     target: ReleaseRef | None,
     rev: str | None,
     image_types: tuple[str, ...],
+    platform: str | None,
     style: Literal["text", "markdown", "json"],
     as_json: bool,
 ) -> None:
@@ -91,7 +93,9 @@ def diff(
         raise click.UsageError("give two releases, or one release and --rev REV")
     if rev is not None:
         base, target = ReleaseRef(base.version, rev), base
-    found = diff_releases(context.toolbox, context.workspace, base, target or base, image_types=image_types)
+    found = diff_releases(
+        context.toolbox, context.workspace, base, target or base, image_types=image_types, platform=platform
+    )
     if as_json or style == "json":
         context.emit(render_json(found))
     elif style == "markdown":

@@ -85,23 +85,32 @@ class Comparison:
     types: Mapping[str, TypeComparison]
 
 
-def compare(base: ReleaseFacts, target: ReleaseFacts) -> Comparison:
-    """Compare two releases on each type's first platform; a type that one of them has not is compared with nothing."""
+def compare(base: ReleaseFacts, target: ReleaseFacts, platform: str | None = None) -> Comparison:
+    """Compare two releases, on each type's first platform or on `platform`, where types that have not got it are left out.
+
+    A type that one release has not is compared with nothing.
+    """
     types = {}
     for name in dict.fromkeys([*target.types, *base.types]):
-        types[name] = compare_types(base.types.get(name), target.types.get(name), base.plan, target.plan)
+        old, new = base.types.get(name), target.types.get(name)
+        if platform is None or any(item and platform in item.lock.platforms for item in (old, new)):
+            types[name] = compare_types(old, new, base.plan, target.plan, platform)
     return Comparison(base.label, target.label, types)
 
 
 def compare_types(
-    old: TypeFacts | None, new: TypeFacts | None, old_plan: LayerPlan | None = None, new_plan: LayerPlan | None = None
+    old: TypeFacts | None,
+    new: TypeFacts | None,
+    old_plan: LayerPlan | None = None,
+    new_plan: LayerPlan | None = None,
+    asked: str | None = None,
 ) -> TypeComparison:
-    """Compare one image type, at least one side of which is there."""
+    """Compare one image type, at least one side of which is there, on the platform `asked` or on its first."""
     some = new or old
     if some is None:
         raise ValueError("nothing to compare")
-    platform = some.lock.first_platform
-    before, after = _packages(old, platform), _packages(new, platform)
+    platform = asked or some.lock.first_platform
+    before, after = (_packages(item, platform, asked=asked is not None) for item in (old, new))
     was, now = frozenset(old.direct if old else ()), frozenset(new.direct if new else ())
     diff = diff_locks(before, after, old_direct=was, new_direct=now)
     here, there = {item.name: item for item in before}, {item.name: item for item in after}
@@ -174,9 +183,9 @@ def _type_json(item: TypeComparison) -> dict[str, Any]:
     }
 
 
-def _packages(facts: TypeFacts | None, platform: str) -> tuple[LockedPackage, ...]:
-    """Return the packages of a platform; a release that has not got it is compared by its first."""
-    if facts is None:
+def _packages(facts: TypeFacts | None, platform: str, *, asked: bool) -> tuple[LockedPackage, ...]:
+    """Return the packages of a platform; a release that has not got it is compared by its first, unless it was asked for."""
+    if facts is None or (asked and platform not in facts.lock.platforms):
         return ()
     return facts.packages(platform if platform in facts.lock.platforms else None)
 

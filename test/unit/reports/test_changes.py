@@ -226,3 +226,12 @@ def test_nothing_changed() -> None:
     same = compare(facts("1.0.0", OLD, "numpy"), facts("1.0.1", OLD, "numpy"))
     assert "cpu: nothing changed" in render_text(same)
     assert "No direct package changed." in render_markdown(same)
+
+
+def test_a_platform_of_its_own() -> None:
+    old, new = facts("1.0.0", OLD, "numpy"), facts("1.0.1", NEW, "numpy")
+    more = {**new.types["cpu"].lock.platforms, "linux-aarch64": (package("numpy-2.0.0-h9"),)}
+    item = replace(new.types["cpu"], lock=replace(new.types["cpu"].lock, platforms=more))
+    found = compare(old, replace(new, types={"cpu": item, "gpu": new.types["cpu"]}), "linux-aarch64")
+    assert list(found.types) == ["cpu"], "gpu has not got it"
+    assert [(change.name, change.what) for change in found.types["cpu"].changes] == [("numpy", "added")]
