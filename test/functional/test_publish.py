@@ -104,6 +104,7 @@ def test_the_record_of_what_was_published(root: Path, call: Call) -> None:
                     {"digest": str(layer.descriptor.digest), "size": layer.descriptor.size} for layer in image.layers
                 ],
                 "size": image.size,
+                "tested": True,
             }
         },
     }

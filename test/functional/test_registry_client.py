@@ -180,6 +180,15 @@ def test_a_lost_session_begins_again(server: RegistryServer, client: RegistryCli
     assert file.told == BIG
 
 
+def test_a_registry_that_takes_no_parts_gets_the_blob_in_one(
+    server: RegistryServer, client: RegistryClient, tmp_path: Path
+) -> None:
+    server.one_piece = True
+    file = File(tmp_path, BIG)
+    file.upload(client)
+    assert server.blobs["team/image"][file.digest] == file.data
+
+
 def test_sessions_that_are_always_lost_end(server: RegistryServer, client: RegistryClient, tmp_path: Path) -> None:
     server.faults.append(Fault("PATCH", "/uploads/", 404, times=99))
     with pytest.raises(RegistryError, match="404"):

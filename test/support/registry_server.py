@@ -83,6 +83,8 @@ class RegistryServer:
         self.down = self._down_next = False
         self.absolute_locations = False
         self.referrers_api = False
+        self.one_piece = False
+        """Forget an upload that comes in several parts."""
         self.upload_host: str | None = None
         """`HOST:PORT` of a storage server that uploads are sent to."""
         self.cut_answer_after: int | None = None
@@ -311,6 +313,9 @@ class _Handler(BaseHTTPRequestHandler):
         registry = self.registry
         upload = registry.uploads.get(key)
         stated = re.fullmatch(r"(\d+)-(\d+)", self.headers.get("Content-Range", ""))
+        if upload is not None and self.command == "PATCH" and registry.one_piece and upload.data:
+            registry.uploads.pop(key)
+            upload = None
         if upload is None:
             self._drain()
             return 404, {}, _error("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")

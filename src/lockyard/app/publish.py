@@ -22,10 +22,11 @@ from lockyard.app.published import (
     to_push,
 )
 from lockyard.app.staging import attach, read_staged
+from lockyard.app.staging import read_record as read_attached
 from lockyard.app.targets import Place, aim, beside, open_places, present, resolve
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import Record
-from lockyard.distribution import Repository
+from lockyard.distribution import Repository, Variant
 from lockyard.errors import ConfigError, ImageTestError, RegistryError
 from lockyard.ports import Toolbox
 from lockyard.registry.journal import open_journal
@@ -150,8 +151,10 @@ def publish_release(
         job = stack.enter_context(_planned(toolbox, workspace, version, request, repositories, built))
         if request.dry_run:
             return job.result
-        if not job.result.tested:
+        if request.skip_tests:
             toolbox.log.warning(f"{version} is published untested: exact tags only")
+        elif not job.result.tested:
+            toolbox.log.info(f"{version} is staged: exact tags only")
         try:
             return _push(toolbox, workspace, job)
         except RegistryError as error:
@@ -187,7 +190,11 @@ def _planned(
             if origin.port.registry is not None:
                 mine = offers.setdefault(origin.port.registry, {})
                 mine |= {layer: origin.name for item in built for layer in _digests(item)}
-        records = check_records(workspace, version, variants, built) if tested else ()
+        records = tuple(
+            check_records(workspace, version, variants, built)
+            if tested
+            else _green(workspace, version, variants, built)
+        )
         images = [
             to_push(name, exact_tag(version, template=variant.tag, image_type=name), built, top=tops.get(name))
             for name, variant in variants.items()
@@ -242,7 +249,12 @@ def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
             resumed=resumed,
         )
         record = merge_record(
-            read_record(workspace, version), version, job.built, result.published, tested=result.tested
+            read_record(workspace, version),
+            version,
+            job.built,
+            result.published,
+            tested=result.tested,
+            green={str(item.image.digest) for item in _tested(job)},
         )
         fs.atomic_write(workspace.release_path(version) / FILE_NAME, record)
         times = {"started": begun.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - start, 3)}
@@ -286,19 +298,29 @@ def _without(published: Iterable[Published], kept_back: Iterable[PutTag]) -> tup
     )
 
 
+def _green(
+    workspace: Workspace, version: Version, variants: Mapping[str, Variant], built: Iterable[Built]
+) -> Iterator[Record]:
+    """Yield the records that are there and green, where none is asked for."""
+    for item in built:
+        with contextlib.suppress(ImageTestError):
+            yield from check_records(workspace, version, variants, (item,))
+
+
+def _tested(job: _Job) -> Iterator[Built]:
+    """Yield the images that have a green record."""
+    there = {(record.image_type, record.platform) for record in job.records}
+    return (item for item in job.built if (item.image_type, item.platform) in there)
+
+
 def _attach_records(toolbox: Toolbox, workspace: Workspace, job: _Job) -> None:
     """Attach the records that are here to what was staged, so that the tests of this machine need not run elsewhere."""
-    stages = [place for place in job.places if place.repository.stage]
-    for item in job.built if stages else ():
-        try:
-            (record,) = check_records(
-                workspace, job.result.version, workspace.variants(job.result.version, (item.image_type,)), (item,)
-            )
-        except ImageTestError as error:
-            toolbox.log.detail(f"no record goes with {item.image_type} {item.platform}: {error.message}")
-            continue
-        for place in stages if str(record.manifest) == str(item.image.digest) else ():
-            attach(toolbox, workspace, place, str(item.image.digest), (item.record or b"").decode())
+    own = {str(record.manifest) for record in job.records}
+    for place in job.places if job.request.source is None else ():
+        for item in _tested(job) if place.repository.stage else ():
+            digest = str(item.image.digest)
+            if digest in own and item.record is not None and read_attached(place, digest) != item.record:
+                attach(toolbox, workspace, place, digest, item.record.decode())
 
 
 def _run_record(job: _Job, result: PublishResult, times: Mapping[str, object]) -> bytes:

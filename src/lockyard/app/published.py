@@ -230,9 +230,17 @@ def read_record(workspace: Workspace, version: Version) -> dict[str, Any]:
 
 
 def merge_record(
-    old: Mapping[str, Any], version: Version, built: Iterable[Built], published: Iterable[Published], *, tested: bool
+    old: Mapping[str, Any],
+    version: Version,
+    built: Iterable[Built],
+    published: Iterable[Published],
+    *,
+    tested: bool,
+    green: Collection[str] = (),
 ) -> bytes:
     """Return the bytes of `images.json` with this run's images; other types and repositories stay.
+
+    `green` are the digests of the manifests that have a green record, whether or not this run asked for it.
 
     An image that was published tested stays so when the same digest is published once more untested.
     """
@@ -247,7 +255,11 @@ def merge_record(
         repositories[item.repository] = {"digest": item.digest, "tags": sorted(tags)}
         images[item.image_type] = {
             "digest": item.digest,
-            "platforms": {one.platform: _platform(one) for one in built if one.image_type == item.image_type},
+            "platforms": {
+                one.platform: _platform(one, tested=str(one.image.digest) in green)
+                for one in built
+                if one.image_type == item.image_type
+            },
             "repositories": repositories,
             "tag": item.tags[0],
             "tested": tested or (same and bool(before.get("tested"))),
@@ -261,7 +273,7 @@ def _parts(built: Built) -> tuple[Descriptor, ...]:
     return (image.config_descriptor, *(layer.descriptor for layer in image.layers))
 
 
-def _platform(built: Built) -> dict[str, Any]:
+def _platform(built: Built, *, tested: bool) -> dict[str, Any]:
     image = built.image
     base = built.build.get("base")
     return {
@@ -270,6 +282,7 @@ def _platform(built: Built) -> dict[str, Any]:
         "base": base if isinstance(base, dict) else {},
         "layers": [{"digest": str(item.descriptor.digest), "size": item.descriptor.size} for item in image.layers],
         "size": image.size,
+        "tested": tested,
     }
 
 

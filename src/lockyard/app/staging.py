@@ -120,7 +120,8 @@ def attach_payload(
         for data in (EMPTY, payload):
             _put_small(place.port, data, scratch)
     made = str(Digest.of(manifest))
-    if not place.port.put_manifest(made, manifest, MediaType.MANIFEST):
+    noted = place.port.put_manifest(made, manifest, MediaType.MANIFEST)
+    if not noted and place.port.referrers(digest) is None:
         _list(place, digest, manifest)
     return made
 

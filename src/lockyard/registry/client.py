@@ -27,6 +27,7 @@ SMALL: Final = 1 << 20
 CHUNK: Final = 16 << 20
 """Bytes of one request of a larger blob: what a broken connection costs at most. ECR wants at least 5 MB."""
 _RESTARTS = 5
+_PIECES = 2  # restarts after which a blob goes in one request
 _HEADS = 8
 _ACCEPT = f"{MediaType.MANIFEST}, {MediaType.INDEX}, {MediaType.DOCKER_MANIFEST}, {MediaType.DOCKER_MANIFEST_LIST}"
 _OCTETS = {"Content-Type": "application/octet-stream"}
@@ -329,7 +330,9 @@ class _Upload:
         return UploadSession(wire.follow(url, reply.headers.get("location") or url, allow_plain=True), offset)
 
     def _send_chunk(self, session: UploadSession, start: int) -> tuple[UploadSession, int]:
-        length = min(self._chunk, self._blob.size - start)
+        # Some registries take a blob in one piece only: what is lost again and again is sent so at last.
+        piece = self._chunk if self._restarts < _PIECES else self._blob.size
+        length = min(piece, self._blob.size - start)
         headers = {**_OCTETS, "Content-Range": f"{start}-{start + length - 1}"}
         # Until the answer comes, only the registry knows how much it has.
         self.session = UploadSession(session.location)
