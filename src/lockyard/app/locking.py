@@ -97,6 +97,10 @@ class Solving:
     """Locks of the types that are not solved now; they are preferred as if they had been solved before."""
     moving: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """Type and platform → what solves so far could not leave where it is."""
+    conflicts: dict[tuple[str, str], dict[tuple[str, ...], list[frozenset[str]]]] = field(default_factory=dict)
+    """Type and platform → constraints → bounds that solves so far found in conflict."""
+    dropped: dict[tuple[str, str], list[frozenset[str]]] = field(default_factory=dict)
+    """Type and platform → the sets of bounds that solves so far had to drop."""
 
     def solve_types(self, types: Sequence[TypeInputs]) -> tuple[dict[str, TypeResult], tuple[Disagreement, ...]]:
         """Solve in file order and in reverse, and keep the result with fewer disagreements, file order when equal.
@@ -213,6 +217,8 @@ class Solving:
             update=wishes.update,
             fresh=wishes.fresh,
             moving=self.moving.setdefault((inputs.image_type, platform), set()),
+            conflicts=self.conflicts.setdefault((inputs.image_type, platform), {}),
+            dropped=self.dropped.setdefault((inputs.image_type, platform), []),
         ).settle()
         result.packages[platform] = settled.packages
         result.lowered[platform] = settled.lowered

@@ -12,7 +12,7 @@ from lockyard.conda.relax import fewest_dropped, most_kept
 from lockyard.errors import UnsatisfiableError
 from lockyard.ports import Log, Solver, SolveRequest
 
-_MOST_SOLVES = 40
+_MOST_SOLVES = 24
 """How many solves the search for the fewest packages that go down may take; each takes about 0.1 s for 300 packages."""
 _MOST_STILL = 16
 """How many solves the search for packages that need not move may take: enough for all but a new Python."""
@@ -52,6 +52,12 @@ class Platform:
     fresh: bool = False
     moving: set[str] = field(default_factory=set)
     """Packages that earlier solves of this platform could not leave where they are; not tried again, more come to it."""
+
+    conflicts: dict[tuple[str, ...], list[frozenset[str]]] = field(default_factory=dict)
+    """Constraints → the bounds that earlier solves of this platform found in conflict; more come to it."""
+
+    dropped: list[frozenset[str]] = field(default_factory=list)
+    """Bounds that earlier solves of this platform had to drop; more come to it."""
 
     def settle(self) -> Settled:
         """Solve.
@@ -143,14 +149,24 @@ class Platform:
         def attempt(kept: frozenset[str]) -> tuple[Packages | None, frozenset[str]]:
             return self._attempt(self._bounds(bounded - kept))
 
-        found = fewest_dropped(bounded, attempt, limit=_MOST_SOLVES)
+        for dropped in self.dropped:
+            # What was the least without these constraints is the least with them, if it is enough.
+            packages, _ = attempt(bounded - dropped)
+            if packages is not None:
+                return packages, dropped
+        # A conflict without the constraints of this solve is one with them, too.
+        mine = self.conflicts.setdefault(self.request.constraints, [])
+        mine += [conflict for conflict in self.conflicts.get((), ()) if conflict <= bounded and conflict not in mine]
+        found = fewest_dropped(bounded, attempt, limit=_MOST_SOLVES, conflicts=mine)
         if found is not None:
+            self.dropped.append(found[1])
             return found
         # Too many conflicts for the exact answer: start from what the free solve lowered, put back what can be.
         lowered = [item.name for item in free if item.name in bounded and is_lower(self.old[item.name], item)]
         others = bounded.difference(lowered)
         packages, kept = most_kept(lowered, lambda names: attempt(others | names), limit=_MOST_SOLVES)
-        return packages or attempt(others)[0] or free, frozenset(lowered) - kept
+        self.dropped.append(frozenset(lowered) - kept)
+        return packages or attempt(others)[0] or free, self.dropped[-1]
 
     def _still(self, packages: Packages) -> Packages:
         """Put back what moved without need.

@@ -16,15 +16,18 @@ class _TooManyError(Exception):
     """The search has used up its solves."""
 
 
-def fewest_dropped(wishes: Collection[str], attempt: Attempt[T], *, limit: int) -> tuple[T, frozenset[str]] | None:
+def fewest_dropped(
+    wishes: Collection[str], attempt: Attempt[T], *, limit: int, conflicts: list[frozenset[str]] | None = None
+) -> tuple[T, frozenset[str]] | None:
     """Return a result and the smallest set of wishes that must be dropped for it; the first by name when several are.
 
     Conflicts are collected, each a set of wishes that cannot all be granted; the smallest set that meets every one of
     them is dropped next (implicit hitting sets). `None` when that needs more than `limit` attempts, or nothing helps.
+    `conflicts` are those known from an earlier search; new ones are added, also when this one gives up.
     """
     everything = frozenset(wishes)
     counted = _counted(attempt, limit)
-    conflicts: list[frozenset[str]] = []
+    conflicts = [] if conflicts is None else conflicts
     try:
         while True:
             dropped = smallest_hitting_set(conflicts)

@@ -43,6 +43,22 @@ def test_a_conflict_without_wishes_and_too_many_solves_give_up() -> None:
     assert fewest_dropped(NAMES, lambda names: (None if names else "x", names), limit=3) is None
 
 
+def test_conflicts_known_from_before_are_not_found_again() -> None:
+    known: list[frozenset[str]] = []
+    asked: list[frozenset[str]] = []
+
+    def attempt(names: frozenset[str]) -> tuple[frozenset[str] | None, frozenset[str]]:
+        asked.append(names)
+        return (names, frozenset()) if granted(names, [frozenset("ab"), frozenset("cd")]) else (None, frozenset())
+
+    first = fewest_dropped(NAMES, attempt, limit=100, conflicts=known)
+    assert first is not None
+    assert sorted(known, key=sorted) == [frozenset("ab"), frozenset("cd")]
+    asked.clear()
+    assert fewest_dropped(NAMES, attempt, limit=1, conflicts=known) == first
+    assert len(asked) == 1
+
+
 def test_the_conflict_that_is_named_saves_solves() -> None:
     """One of 500 wishes is wrong and the conflict names it: three solves, not hundreds."""
     asked: list[frozenset[str]] = []
