@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -101,19 +102,16 @@ def size_of(path: Path) -> int:
     """Return the bytes on disk of a file or of all that is below a directory; hard links count once."""
     seen: set[tuple[int, int]] = set()
     total = 0
-    todo = [path]
+    todo = [os.fspath(path)]
     while todo:
         current = todo.pop()
-        try:
-            found = current.lstat()
-        except FileNotFoundError:
-            continue
-        if (found.st_dev, found.st_ino) not in seen:
-            seen.add((found.st_dev, found.st_ino))
-            total += found.st_blocks * 512
-        if current.is_dir() and not current.is_symlink():
-            with contextlib.suppress(FileNotFoundError):
-                todo.extend(current.iterdir())
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            found = os.lstat(current)
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                total += found.st_blocks * 512
+            if stat.S_ISDIR(found.st_mode):
+                todo.extend(f"{current}/{name}" for name in os.listdir(current))  # noqa: PTH208 - Path costs four times as much
     return total
 
 

@@ -1,12 +1,13 @@
 """Fetching packages in parallel against one stream after the other, from a server on loopback in a process of its own.
 
 The single stream is what `curl` does for a list of addresses: one connection, one file after the other, nothing checked and nothing
-unpacked. Lockyard's fetch hashes and unpacks, too. Each answer of the server begins 30 ms after the question, as over a network.
+unpacked. Lockyard's fetch hashes and unpacks, too. Each answer of the server begins 60 ms after the question, as over a network; the
+speed of the line is that of the loopback.
 """
 
 import hashlib
 import io
-import shutil
+import itertools
 import subprocess
 import sys
 import tarfile
@@ -24,7 +25,7 @@ from lockyard.conda.lock import LockedPackage
 from support.bench import ROOT, measure, report
 
 COUNT, FILES, SIZE = 80, 40, 8_000
-LATENCY = 0.03  # seconds
+LATENCY = 0.06  # seconds to the first byte, as from a channel some thousand kilometres away
 SERVER = """
 import pathlib, sys, time
 from support.package_server import PackageServer, serve
@@ -76,9 +77,10 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[LockedPac
 
 
 def test_fetch(channel: list[LockedPackage], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = itertools.count()
+
     def single() -> None:
-        target = tmp_path / "single"
-        shutil.rmtree(target, ignore_errors=True)
+        target = tmp_path / f"single-{next(numbers)}"
         target.mkdir()
         with http.make_client() as client:
             for package in channel:
@@ -88,9 +90,7 @@ def test_fetch(channel: list[LockedPackage], tmp_path: Path, capsys: pytest.Capt
 
     def fetch(workers: int, *, anew: bool = True) -> Callable[[], None]:
         def run() -> None:
-            cache = tmp_path / f"cache-{workers}"
-            if anew:
-                shutil.rmtree(cache, ignore_errors=True)
+            cache = tmp_path / (f"cache-{next(numbers)}" if anew else "cache")
             log = ConsoleLog(verbosity=-1)
             found = PackageCache(cache_dir=cache, log=log, workers=workers).fetch(channel, root=tmp_path)
             assert len(found) == COUNT
@@ -103,9 +103,10 @@ def test_fetch(channel: list[LockedPackage], tmp_path: Path, capsys: pytest.Capt
         "fetch, 8 workers": fetch(8),
         "fetch, all in the cache": fetch(8, anew=False),
     }
+    fetch(8, anew=False)()
     timings = measure(things, runs=3)
     size = sum(package.size or 0 for package in channel) / 1e6
-    faster = timings["one stream, one after the other"].median / timings["fetch, 8 workers"].median
+    faster = timings["one stream, one after the other"].least / timings["fetch, 8 workers"].least
     with capsys.disabled():
         print(
             report(

@@ -178,7 +178,7 @@ class PackageCache:
             stamp = {
                 "schema": _SCHEMA, "dist": package.dist, "archive": _identity(stage / name), "disk": disk, **found
             }  # fmt: skip
-            fs.atomic_write(_stamp_path(stage), json.dumps(stamp, sort_keys=True).encode())
+            _stamp_path(stage).write_text(json.dumps(stamp, sort_keys=True))
             stage.chmod(0o755)
             if entry.exists():
                 shutil.rmtree(entry)
