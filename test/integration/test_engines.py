@@ -25,7 +25,8 @@ from lockyard.cli.root import make_toolbox
 from lockyard.conda.formats import read_env_out, write_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.engines.daemon import DockerDaemon, open_containers
-from lockyard.errors import BuildError
+from lockyard.engines.docker_build import MARK
+from lockyard.errors import BuildError, ImageTestError
 from lockyard.oci.layout import read_layout
 from lockyard.ports import Toolbox
 from lockyard.version import Version
@@ -351,3 +352,33 @@ def test_an_old_release_is_rebuilt_from_its_lock(site: Site, engine: DockerDaemo
     again = site.image()
     diff_ids = [str(layer.diff_id) for layer in read_layout(again.layout).image.layers]
     assert len(diff_ids) == first.layers
+
+
+def test_dockerfile_tests_run_in_containers(site: Site, engine: DockerDaemon) -> None:
+    """Built from the image under test, run, waited for, removed; the record holds them beside the scripts."""
+    suite = site.root / "test" / "image"
+    suite.mkdir(parents=True)
+    (site.release / "Dockerfile").write_text(FINISH.replace("RUN", "# RUN"))
+    files = {
+        "good.test.Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\nCOPY part /part\nRUN test -e /part\nCMD /opt/conda/bin/tool\n",
+        "part": "",
+        "service.test.Dockerfile": 'ARG BASE\nFROM ${BASE}\nCMD ["/bin/sh", "-c", "echo up on 80; sleep 1000"]\n',
+        "bad.test.Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\nCMD echo it is broken; exit 4\n",
+        "gpu.test.Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\n",
+        "script.test.sh": 'test "$(/opt/conda/bin/tool)" = tool\n',
+        "tests.toml": '[tests.service]\nimage-argument = "BASE"\nshm-size = "8 MiB"\n'
+        'wait-for = { line = "up on \\\\d+", within = 60 }\n[tests.gpu]\ngpu = true\n',
+    }
+    for name, text in files.items():
+        (suite / name).write_text(text)
+    with pytest.raises(ImageTestError, match="1 failed, 1 skipped") as caught:
+        site.image(skip_tests=False)
+    assert [line.strip() for line in caught.value.details] == ["bad", "it is broken", "exit code 4"]
+    (suite / "bad.test.Dockerfile").unlink()
+    tests = site.image(skip_tests=False).tests
+    assert tests is not None
+    assert {test.name: test.outcome for test in tests.tests} == {
+        "good": "passed", "gpu": "skipped", "script": "passed", "service": "passed",
+    }  # fmt: skip
+    assert not [tag for item in engine._api.images() for tag in item["RepoTags"] or () if "lockyard-test" in tag]
+    assert not engine._api.containers(all=True, filters={"label": MARK})

@@ -1,9 +1,11 @@
 """Use cases around image tests: run them inside built images, keep their records."""
 
+import contextlib
 import json
 import os
 import platform as machine_platform
 import threading
+import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,13 +35,22 @@ from lockyard.checks.plan import (
     suite_digest,
     verify_record,
 )
-from lockyard.checks.run import Session, SuiteRun, merge_reports, run_script, run_scripts, run_suite
+from lockyard.checks.run import (
+    TEST_REPOSITORY,
+    Session,
+    SuiteRun,
+    merge_reports,
+    run_dockerfile,
+    run_script,
+    run_scripts,
+    run_suite,
+)
 from lockyard.checks.suite import ImageTest, Suite, plan_test, read_config, read_suite
 from lockyard.conda.spec import parse_env_in
 from lockyard.errors import BuildError, ConfigError, ImageTestError
-from lockyard.oci.layout import read_layout
+from lockyard.oci.layout import layout_blobs, read_layout
 from lockyard.oci.values import Digest
-from lockyard.ports import Runner, Toolbox
+from lockyard.ports import Containers, Runner, Toolbox
 from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 
@@ -49,7 +60,6 @@ REPORT = "tests.xml"
 LOG = "tests.log"
 NO_GPU = "needs a GPU: --use-gpu"
 NO_GPU_HERE = "needs a GPU: this engine passes none"
-NO_CONTAINERS = "needs a container engine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +187,7 @@ def _run(
                 )  # fmt: skip
         if suite.tests:
             session = _session(
-                workspace, version, image.image_type, image.platform, image.layout, scratch / "tests", scratch,
+                toolbox, workspace, version, image.image_type, image.platform, image.layout, scratch / "tests", scratch,
                 use_gpu=options.use_gpu,
             )  # fmt: skip
             count = sum(not isinstance(_planned(test, session), Skipped) for test in suite.tests)
@@ -198,7 +208,20 @@ def _run(
     )
 
 
+def _engine_reasons(toolbox: Toolbox, suite: Suite, *, use_gpu: bool) -> tuple[str | None, str | None]:
+    """Say why Dockerfile tests do not run, and why they have no GPU; `None` when they do and have."""
+    if not any(test.kind == "dockerfile" for test in suite.tests):
+        return None, None
+    try:
+        with contextlib.closing(toolbox.containers()) as containers:
+            there = containers.has_gpu() if use_gpu else False
+    except BuildError as error:
+        return error.message, None
+    return None, None if there else (NO_GPU_HERE if use_gpu else NO_GPU)
+
+
 def _session(
+    toolbox: Toolbox,
     workspace: Workspace,
     version: Version,
     image_type: str,
@@ -217,7 +240,9 @@ def _session(
     name = f"{image_type}.env.in"
     source = str(release_dir(version) / name)
     specs = parse_env_in(decode(tree[name].data, source), source=source) if name in tree else None
-    config = read_config(suite_of(workspace, version), source=suite_place(workspace, version)).ready_made
+    place, tree_of_suite = suite_place(workspace, version), suite_of(workspace, version)
+    config = read_config(tree_of_suite, source=place).ready_made
+    engine, engine_gpu = _engine_reasons(toolbox, read_suite(tree_of_suite, source=place), use_gpu=use_gpu)
     uid, _, gid = line.owner.partition(":")
     context: dict[str, Any] = {
         "schema": 1,
@@ -235,13 +260,17 @@ def _session(
     return Session(
         layout=layout, suite=suite, scratch=scratch, image_type=image_type, prefix=line.prefix,
         packages=tuple(package.name for package in packages), context=context,
-        gpu=NO_GPU_HERE if use_gpu else NO_GPU, containers=NO_CONTAINERS,
+        gpu=NO_GPU_HERE if use_gpu else NO_GPU, containers=engine, container_gpu=engine_gpu,
     )  # fmt: skip
 
 
 def _planned(test: ImageTest, session: Session) -> Runs | Skipped:
     return plan_test(
-        test, image_type=session.image_type, packages=session.packages, gpu=session.gpu, containers=session.containers
+        test,
+        image_type=session.image_type,
+        packages=session.packages,
+        containers=session.containers,
+        gpu=session.container_gpu if test.kind == "dockerfile" else session.gpu,
     )
 
 
@@ -254,6 +283,7 @@ class ImageBench:
         self._tests = {(session.suite / test.path).resolve(): test for test in suite.tests}
         self._open = ExitStack()
         self._runner: Runner | None = None
+        self._containers: Containers | None = None
         self._guard = threading.Lock()
 
     def test_of(self, path: Path) -> ImageTest | None:
@@ -265,6 +295,8 @@ class ImageBench:
         plan = _planned(test, self._session)
         if isinstance(plan, Skipped):
             return TestOutcome(test.name, "skipped", plan.reason)
+        if test.kind == "dockerfile":
+            return self._run_in_container(test)
         with self._guard:
             if self._runner is None:
                 self._runner = self._open.enter_context(self._toolbox.sandbox(self._session.layout))
@@ -272,6 +304,17 @@ class ImageBench:
         return run_script(
             self._runner, test, session.suite, prefix=session.prefix, context=session.context, scratch=session.scratch
         )
+
+    def _run_in_container(self, test: ImageTest) -> TestOutcome:
+        with self._guard:
+            if self._containers is None:
+                self._containers = self._open.enter_context(contextlib.closing(self._toolbox.containers()))
+                layout = read_layout(self._session.layout)
+                self._image = f"{TEST_REPOSITORY}:{uuid.uuid4().hex}"
+                self._containers.load(layout.image, layout_blobs(layout), self._image)
+                self._open.callback(self._containers.remove_image, self._image)
+                self._files = fs.read_tree(self._session.suite)
+        return run_dockerfile(self._containers, test, self._files, image=self._image)
 
     def close(self) -> None:
         """Leave the image."""
@@ -308,7 +351,7 @@ def bench_of_image(toolbox: Toolbox, image: str, start: Path, *, use_gpu: bool) 
     suite = read_suite(fs.read_tree(workspace.root / place), source=place)
     workspace.state_dir.mkdir(exist_ok=True)
     session = _session(
-        workspace, version, build["image_type"], build["platform"], layout, workspace.root / place, workspace.state_dir,
+        toolbox, workspace, version, build["image_type"], build["platform"], layout, workspace.root / place, workspace.state_dir,
         use_gpu=use_gpu,
     )  # fmt: skip
     return ImageBench(toolbox, session, suite)

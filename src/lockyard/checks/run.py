@@ -5,9 +5,11 @@ with the image's own pytest, which the image must hold; their results come back 
 writable directory.
 """
 
+import collections
 import json
 import os
 import sys
+import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +19,10 @@ from typing import Any
 from lockyard import fs, process
 from lockyard.checks.plan import TestOutcome
 from lockyard.checks.suite import ImageTest
-from lockyard.errors import ImageTestError
-from lockyard.ports import Runner, RunRequest
+from lockyard.errors import BuildError, ImageTestError
+from lockyard.oci.classic import context_blocks
+from lockyard.ports import ContainerRun, Containers, EngineBuild, Runner, RunRequest, RunResult
+from lockyard.tree import Tree
 
 SUITE_PLACE = "/lockyard/tests"
 CONTEXT_PLACE = "/lockyard/context.json"
@@ -28,6 +32,9 @@ SKIPPED_CODE = 77
 """The exit code of a script that cannot run here, as automake has it; its last line is the reason."""
 RESULTS_PLACE = "/lockyard/results"
 _RESULTS = "results.xml"
+_TEST_DOCKERFILE = "Dockerfile.lockyard-test"
+TEST_REPOSITORY = "lockyard-test"
+"""The name in a container engine of what exists only while tests run."""
 _MAX_DETAIL = 2000  # characters of a failure that go into the record
 _NOTHING_COLLECTED = 5
 _RAN = {0, 1}  # pytest: all passed, some failed; everything else is not a test run
@@ -63,7 +70,12 @@ def run_script(
                 until=wait.line if wait else None,
             )
         )
+    return _outcome_of(test, done)
+
+
+def _outcome_of(test: ImageTest, done: RunResult) -> TestOutcome:
     tail = done.output[-_MAX_DETAIL:]
+    wait = test.settings.wait_for
     if wait is not None:
         if done.found:
             return TestOutcome(test.name, "passed")
@@ -74,6 +86,35 @@ def run_script(
         lines = done.output.strip().splitlines()
         return TestOutcome(test.name, "skipped", lines[-1][:_MAX_DETAIL] if lines else f"exit code {SKIPPED_CODE}")
     return TestOutcome(test.name, "failed", f"{tail.rstrip()}\nexit code {done.exit_code}")
+
+
+def run_dockerfile(containers: Containers, test: ImageTest, suite: Tree, *, image: str) -> TestOutcome:
+    """Build one Dockerfile test from `image` (a name in the engine), run it, and remove what was built."""
+    settings = test.settings
+    directory = "" if settings.context == "." else f"{settings.context}/"
+    files = {path.removeprefix(directory): file for path, file in suite.items() if path.startswith(directory)}
+    files[_TEST_DOCKERFILE] = suite[test.path]
+    name = f"{TEST_REPOSITORY}:{uuid.uuid4().hex}"  # of this run alone: parallel runs remove only what is theirs
+    build = EngineBuild(
+        what=test.name, name=name, dockerfile=_TEST_DOCKERFILE, args={settings.image_argument: image},
+        network="default" if settings.network else "none",
+    )  # fmt: skip
+    lines: collections.deque[str] = collections.deque(maxlen=200)
+    wait = settings.wait_for
+    try:
+        containers.build(build, lambda: context_blocks(files), lines.append)
+        done = containers.run(
+            ContainerRun(
+                image=name, label=test.name, timeout=min(wait.within, settings.timeout) if wait else settings.timeout,
+                until=wait.line if wait else None, network="bridge" if settings.network else "none",
+                shm_size=int(settings.shm_size) if settings.shm_size is not None else None, gpu=settings.gpu,
+            )
+        )  # fmt: skip
+    except BuildError as error:
+        return TestOutcome(test.name, "failed", "\n".join([*lines, error.message])[-_MAX_DETAIL:])
+    finally:
+        containers.remove_image(name)
+    return _outcome_of(test, done)
 
 
 def run_suite(
@@ -156,7 +197,8 @@ class Session:
     """What the scripts of one image have in common; it travels to the processes of pytest as a JSON file.
 
     `suite` is a directory with exactly the files that are hashed, `packages` the names in the lock, `context` what scripts may
-    read, `gpu` and `containers` why there is neither (`None` when there is).
+    read, `gpu`, `containers` and `container_gpu` why scripts have no GPU, why there is no container engine, and why it has no
+    GPU (`None` when there is).
     """
 
     layout: Path
@@ -168,6 +210,7 @@ class Session:
     context: Mapping[str, Any]
     gpu: str | None = None
     containers: str | None = None
+    container_gpu: str | None = None
 
     def to_json(self) -> bytes:
         """Return the file's text."""

@@ -8,21 +8,20 @@ compared with the lock, and what follows works on the layout alone.
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
 from lockyard.engines.request import BuildRequest, BuiltImage, BuiltLayer, Engine, LayerCache
-from lockyard.oci.classic import check_arguments, classic_context, context_entries
+from lockyard.oci.classic import check_arguments, classic_context, context_blocks
 from lockyard.oci.condameta import Change, changes_of, check_against_lock, packages_after
 from lockyard.oci.dockerfile import Kind
 from lockyard.oci.image import Image, Layer, parse_json
-from lockyard.oci.tar import BLOCK, LayerBlob, Sink, compress, compressor_id, write_tar
+from lockyard.oci.tar import BLOCK, LayerBlob, Sink, compress, compressor_id
 from lockyard.oci.values import Digest
 from lockyard.ports import Containers, EngineBuild
-from lockyard.tree import File
 
 VERSION_LABEL = "org.opencontainers.image.version"
 TYPE_LABEL = "lockyard.image-type"
@@ -86,7 +85,7 @@ class ContainerEngine:
                 what=what, name=name, dockerfile=request.dockerfile_name.rsplit("/", 1)[-1], args=args, no_cache=no_cache,
                 labels={VERSION_LABEL: str(request.version), TYPE_LABEL: request.image_type},
             )  # fmt: skip
-            image_id = self._containers.build(build, lambda: context_bytes(files), say)
+            image_id = self._containers.build(build, lambda: context_blocks(files), say)
             result = self._export(request, image_id, known, base_built)
         if locked:
             check_against_lock(result.records, (package.dist for package in request.packages), what=what)
@@ -147,13 +146,6 @@ class ContainerEngine:
             made = self._cache.layer(key, "", make)
             built = BuiltLayer(f"container-{diff_id.hex[:12]}", made.layer, made.uncompressed, made.rebuilt)
             return _Exported(diff_id, built, made.path, change)
-
-
-def context_bytes(files: Mapping[str, File]) -> Iterator[bytes]:
-    """Give the tar of a build context in blocks."""
-    blocks: list[bytes] = []
-    write_tar(context_entries(files), lambda block: blocks.append(bytes(block)))
-    yield from blocks
 
 
 def plain_config(config: Mapping[str, object]) -> dict[str, object]:

@@ -160,7 +160,7 @@ class DockerBuilds:
             )["Id"]  # fmt: skip
             try:
                 api.start(made)
-                output = api.attach(made, stdout=True, stderr=True, stream=True, logs=True)
+                output = api.logs(made, stdout=True, stderr=True, stream=True, follow=True)
                 return self._watch(api, made, output, responses, run)
             finally:
                 api.remove_container(made, force=True, v=True)

@@ -14,7 +14,7 @@ from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError
 from lockyard.oci.dockerfile import Instruction, Kind
 from lockyard.oci.shellwords import WordError, expand
-from lockyard.oci.tar import Entry
+from lockyard.oci.tar import Entry, write_tar
 from lockyard.tree import File, Tree
 
 EngineName = Literal["native", "docker", "buildkit"]
@@ -158,6 +158,13 @@ def context_entries(tree: Mapping[str, File]) -> Iterator[Entry]:
         else:
             mode = 0o755 if file.mode & 0o111 else 0o644
             yield Entry(name, "file", mode, size=len(file.data), chunks=functools.partial(_whole, file.data))
+
+
+def context_blocks(tree: Mapping[str, File]) -> Iterator[bytes]:
+    """Give the tar of a build context in blocks."""
+    blocks: list[bytes] = []
+    write_tar(context_entries(tree), lambda block: blocks.append(bytes(block)))
+    yield from blocks
 
 
 def _whole(data: bytes) -> tuple[bytes, ...]:
