@@ -255,7 +255,9 @@ def _release(
             for name, item in release.types.items()
             for place in item.published
         ],
-        "boms": [f"../boms/{name}" for name in site.boms.get(release.version, ())],
+        "boms": [
+            {"path": f"../boms/{name}", "name": name.rsplit("/", 1)[-1]} for name in site.boms.get(release.version, ())
+        ],
         "layers": list(_layers(release)),
         "packages": list(_packages(release)),
     }

@@ -13,10 +13,13 @@
     return node;
   }
   function table(label, header, rows) {
-    var head = element("tr", {}, header.map(function (text) { return element("th", { scope: "col" }, text); }));
+    var head = element("tr", {}, header.map(function (text) {
+      return element("th", text === "Size" ? { scope: "col", class: "num" } : { scope: "col" }, text);
+    }));
     var body = rows.map(function (cells) {
       return element("tr", {}, cells.map(function (cell, at) {
-        return element(at ? "td" : "th", at ? {} : { scope: "row" }, cell);
+        var number = header[at] === "Size" ? { class: "num" } : {};
+        return element(at ? "td" : "th", at ? number : { scope: "row" }, cell);
       }));
     });
     return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
