@@ -50,14 +50,11 @@ class Releases:
     known_bytes: float
     sizes: Sizes
 
-    def descent(self, version: Version) -> list[Snapshot]:
-        """Return the releases that one descends from, newest first."""
-        found: list[Snapshot] = []
-        base = self.releases[version].base
-        while base is not None and len(found) < DEPTH:
-            found.append(self.releases[base].snapshot)
-            base = self.releases[base].base
-        return found
+    def steps(self, version: Version) -> list[tuple[Snapshot, Snapshot]]:
+        """Return the older releases that were committed before one, newest first, each with its base."""
+        before = list(self.releases)[: list(self.releases).index(version)]
+        older = [self.releases[item] for item in sorted(before, reverse=True) if item < version]
+        return [(item.snapshot, self.releases[item.base].snapshot) for item in older if item.base is not None][:DEPTH]
 
     def patches(self, majors: Iterable[int]) -> list[Version]:
         """Return the patch releases of major lines."""
@@ -207,7 +204,7 @@ def ours(releases: Releases, budget: int) -> Planner:
         base = None
         if release.base is not None:
             base = BaseLayers(plans[release.base], releases.releases[release.base].snapshot)
-        history = ChangeHistory.of(releases.descent(release.version))
+        history = ChangeHistory.of(releases.steps(release.version))
         return plan_layers(release.images, base=base, history=history, sizes=releases.sizes, budget=budget)
 
     return plan

@@ -1,5 +1,6 @@
 """Use cases around layer plans: plan a release's layers from what was committed before it; explain them."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -89,32 +90,37 @@ def _inputs(workspace: Workspace, version: Version, tree: Tree, locks: Mapping[s
         for name, lock in locks.items()
         for platform, packages in lock.platforms.items()
     }
-    descent = _descent(workspace, tree, version)
-    base_tree = workspace.release_tree(descent[0]) if descent else Tree()
-    base_locks = _locks(base_tree, descent[0], locks) if descent else {}
-    plan = read_plan(base_tree, descent[0]) if descent else None
+    base = _base(workspace, tree, version)
+    base_tree = workspace.release_tree(base) if base else Tree()
+    base_locks = _locks(base_tree, base, locks) if base else {}
+    plan = read_plan(base_tree, base) if base else None
     return _Inputs(
         images=images,
         base=BaseLayers(plan, snapshot_of(base_locks)) if plan is not None else None,
-        history=ChangeHistory.of([_snapshot(workspace, item, locks) for item in descent]),
+        history=_history(workspace, version, tuple(locks)),
         sizes=Sizes([*_packages(locks), *_packages(base_locks)]),
         budget=workspace.line(version).layer_budget or workspace.distribution.layer_budget,
     )
 
 
-def _descent(workspace: Workspace, tree: Tree, version: Version) -> list[Version]:
-    """Return the releases that one descends from, newest first, as far as they are there and count."""
-    found: list[Version] = []
-    seen = {version}
-    text = tree[SOURCE_VERSION].data if SOURCE_VERSION in tree else None
-    while text is not None and len(found) < DEPTH:
-        base = Version.parse(decode(text, SOURCE_VERSION).strip())
-        if base in seen or not workspace.release_path(base).is_dir():
-            break
-        seen.add(base)
-        found.append(base)
-        text = fs.read_file(workspace.release_path(base) / SOURCE_VERSION)
-    return found
+def _base(workspace: Workspace, tree: Tree, version: Version) -> Version | None:
+    """Return the release that one was made from, if it is there."""
+    if SOURCE_VERSION not in tree:
+        return None
+    base = Version.parse(decode(tree[SOURCE_VERSION].data, str(release_dir(version) / SOURCE_VERSION)).strip())
+    return base if base != version and workspace.release_path(base).is_dir() else None
+
+
+def _history(workspace: Workspace, version: Version, image_types: tuple[str, ...]) -> ChangeHistory:
+    """Read what the older releases changed."""
+    read = functools.cache(lambda item: _snapshot(workspace, item, image_types))
+    steps: list[tuple[Snapshot, Snapshot]] = []
+    for older in reversed([item for item in workspace.versions() if item < version]):
+        text = fs.read_file(workspace.release_path(older) / SOURCE_VERSION)
+        base = Version.parse(decode(text, SOURCE_VERSION).strip()) if text else None
+        if base is not None and workspace.release_path(base).is_dir() and len(steps) < DEPTH:
+            steps.append((read(older), read(base)))
+    return ChangeHistory.of(steps)
 
 
 def _snapshot(workspace: Workspace, version: Version, image_types: Iterable[str]) -> Snapshot:

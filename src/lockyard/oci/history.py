@@ -1,13 +1,11 @@
 """How often packages changed from release to release: the past that a layer plan is made from. No I/O.
 
-Only the releases that the planned one descends from count (its base, the base's base, …): they are older for certain, and what a
-release line changed on its own says nothing about another line's past. The newest releases count most.
+Only releases of a lower version count, each by what it changed from its own base; the newest count most.
 """
 
-import itertools
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -16,10 +14,10 @@ from lockyard.conda.lock import Lock, LockedPackage
 Snapshot = Mapping[str, Mapping[str, str]]
 """Image (`cpu linux-64`) → package name → what it exactly is, of one release."""
 
-WEIGHTS = (8, 4, 2, 1)
-"""Of a change in one of the newest 15 releases, the 15 before them, and so on; older ones are forgotten."""
-PERIOD = 15
-DEPTH = len(WEIGHTS) * PERIOD + 1
+WEIGHTS = (8, 4, 2)
+"""Of a change in one of the newest 20 releases, the 20 before them, and so on; older ones are forgotten."""
+PERIOD = 20
+DEPTH = len(WEIGHTS) * PERIOD
 """Releases that are worth reading."""
 _DIST_RE = re.compile(r"(.+)-[^-]+-[^-]+")
 _ARCHIVE_RE = re.compile(r"\.(?:conda|tar\.bz2)$")
@@ -89,12 +87,12 @@ class ChangeHistory:
     count: int = 0
 
     @classmethod
-    def of(cls, snapshots: Sequence[Snapshot]) -> Self:
-        """Make it from releases, newest first, each made from the next."""
+    def of(cls, steps: Iterable[tuple[Snapshot, Snapshot]]) -> Self:
+        """Make it from older releases, newest first, each with the release that it was made from."""
         images: dict[str, dict[str, Past]] = {}
         total = count = 0
-        for number, (new, old) in enumerate(itertools.pairwise(snapshots)):
-            if number >= PERIOD * len(WEIGHTS):
+        for number, (new, old) in enumerate(steps):
+            if number >= DEPTH:
                 break
             weight = WEIGHTS[number // PERIOD]
             # A change counts as so many bits: the number of bits of a union is then the weight of its transitions.

@@ -1,5 +1,6 @@
 """The laws of layer plans."""
 
+import itertools
 import json
 from collections.abc import Mapping
 
@@ -53,7 +54,7 @@ def plan(
     return plan_layers(
         {key: locked(packages) for key, packages in images.items()},
         base=BaseLayers(base[0], snapshot(base[1])) if base else None,
-        history=ChangeHistory.of([snapshot(release) for release in past or []]),
+        history=ChangeHistory.of(itertools.pairwise([snapshot(release) for release in past or []])),
         budget=budget,
     )
 
