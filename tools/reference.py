@@ -84,6 +84,8 @@ def commands(index: Path) -> Iterator[list[str]]:
         if release.create:
             yield release.create
         yield ["lock", release.version, "--fresh", f"--exclude-newer={release.cutoff}", "--offline"]
+        for text in ("changelog", "release-notes", "version-release-note"):
+            yield [f"generate-{text}", release.version]
 
 
 def make(root: Path, index: Path, work: Path) -> None:
