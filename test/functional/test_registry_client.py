@@ -9,7 +9,8 @@ import pytest
 
 from lockyard.errors import ConfigError, HashMismatchError, RegistryError
 from lockyard.ports import UploadSession
-from lockyard.registry.client import SMALL, RegistryClient
+from lockyard.registry.client import RegistryClient
+from lockyard.registry.upload import SMALL
 from lockyard.registry.wire import Credential
 from support.effects import WAITLESS, GivenCredentials, RecordingLog
 from support.images import random_bytes

@@ -30,6 +30,7 @@ INFRASTRUCTURE = {
     "registry.transport",
     "registry.blobfile",
     "registry.download",
+    "registry.upload",
     "oci.rootfs",
     "oci.pulled",
     "conda.indexes",
