@@ -41,7 +41,6 @@ RUNS = int(os.environ.get("LOCKYARD_BENCH_RUNS", "3"))
 
 # py-rattler compiles no Python modules either.
 VARIANTS = """schema = 1
-compile-pyc = false
 channels = ["file:channel"]
 compile-pyc = false
 [variants.cpu]
