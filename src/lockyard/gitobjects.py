@@ -9,7 +9,8 @@ from lockyard import process
 from lockyard.errors import ConfigError
 from lockyard.tree import SYMLINK, File, Tree
 
-_REVISION_RE = re.compile(r"[^\x00-\x20\x7f-][^\x00-\x20\x7f]*")
+_REVISION_RE = re.compile(r"[^\x00-\x20\x7f-][^\x00-\x1f\x7f]*")
+_COMMIT_RE = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _KEPT = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_COUNT")
 _TIMEOUT = 60.0
 
@@ -35,13 +36,19 @@ class GitObjects:
         """
         if not _REVISION_RE.fullmatch(revision):
             raise ConfigError(f"{revision!r} is not a git revision")
+        if process.find("git") is None:
+            raise ConfigError("git is not installed, and only git knows its revisions")
         argv = self._argv("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         done = process.run(argv, env=self._env, timeout=_TIMEOUT)
         if done.exit_code == 1:
             raise ConfigError(f"git has no revision {revision!r}", hint="see git log; fetch it first when it is remote")
         if done.exit_code != 0:
             raise ConfigError(f"git cannot read {self._root}: {done.output.strip().removeprefix('fatal: ')}")
-        return done.output.strip()
+        # What git warns of (an ambiguous name) comes before the answer.
+        commit = done.output.strip().rpartition("\n")[2]
+        if not _COMMIT_RE.fullmatch(commit):
+            raise ConfigError(f"git cannot read {self._root}: {commit}")
+        return commit
 
     def read_tree(self, revision: str, directory: str, *, wanted: Callable[[str], bool] = lambda _: True) -> Tree:
         """Return the files below `directory` (relative to the root) whose relative paths are `wanted`.
@@ -71,7 +78,7 @@ class GitObjects:
         Nothing without a repository, and nothing from a shallow clone, whose oldest commit seems to add everything.
         """
         argv = self._argv("rev-parse", "--is-shallow-repository")
-        if process.run(argv, env=self._env, timeout=_TIMEOUT).output.strip() != "false":
+        if process.find("git") is None or process.run(argv, env=self._env, timeout=_TIMEOUT).output.strip() != "false":
             return {}
         # No commit yet: git log fails, and there is nothing to tell.
         argv = self._argv(

@@ -119,3 +119,24 @@ def test_a_malformed_spec_is_named(lockyard: Run, root: Path) -> None:
     code, _, err = lockyard("diff", "1.0.0", "1.0.1")
     assert code == 2
     assert "build_artifacts/v1/v1.0/v1.0.1/cpu.env.in:4" in err
+
+
+def test_an_ambiguous_revision_is_what_git_takes_it_for(lockyard: Run, root: Path) -> None:
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "one")
+    git(root, "branch", "both")
+    git(root, "tag", "both")
+    code, out, _ = lockyard("diff", "1.0.1", "--rev", "both")
+    assert code == 0
+    assert "cpu: nothing changed" in out
+
+
+def test_without_git(lockyard: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lockyard import process
+
+    monkeypatch.setattr(process, "find", lambda name: None)
+    code, _, err = lockyard("diff", "1.0.1", "--rev", "HEAD")
+    assert code == 2
+    assert "git is not installed" in err
+    assert lockyard("support")[0] == 0

@@ -187,6 +187,9 @@ def test_staleness_report_reads_the_index(lockyard: Run, root: Path) -> None:
     assert code == 0
     assert "| python | 3.11.1 | 3.11.9 | 3.12.0 | minor | 44 | 24 | 1,000,000 |" in out
     assert "1 of 3 packages could be newer" in out
+    (root / "counts.txt").write_bytes(b"python 1\n\xff 2\n")
+    code, _, err = lockyard("generate-staleness-report", "1.0.1", "--downloads", "counts.txt")
+    assert (code, "counts.txt:2: not UTF-8 text" in err) == (2, True)
     value = json.loads(lockyard("generate-staleness-report", "1.0.1", "--all", "--json")[1])["types"]["cpu"]
     assert [item["name"] for item in value if item["direct"]] == ["python", "polars", "six"]
     assert len(value) == 4

@@ -54,8 +54,18 @@ def test_search_finds_versions_and_releases(browser: Browser, small: Path) -> No
     browser.run("q.value = 'numpy 2.'; q.dispatchEvent(new Event('input'))")
     browser.run("q.value = 'nothing'; q.dispatchEvent(new Event('input'))")
     assert browser.text("#found") == "No release has nothing."
+    browser.run("q.value = 'constructor 1'; q.dispatchEvent(new Event('input'))")
+    assert browser.text("#found") == "No release has constructor 1."
     browser.run("q.value = ''; q.dispatchEvent(new Event('input'))")
     assert browser.run("return !matrix.hidden && !found.children.length")
+    assert browser.messages() == []
+
+
+@pytest.mark.parametrize("fragment", ["#%", "#%E0%A4%A", "#a..b:c", "#1.0.0..nothing"])
+@pytest.mark.parametrize("page", ["packages.html", "compare.html"])
+def test_any_fragment_is_bearable(browser: Browser, small: Path, page: str, fragment: str) -> None:
+    browser.open(small / page, fragment)
+    assert browser.text("h1")
     assert browser.messages() == []
 
 

@@ -218,7 +218,7 @@ def support_report(toolbox: Toolbox, workspace: Workspace) -> tuple[LineSupport,
 def release_dates(toolbox: Toolbox, workspace: Workspace, releases: Sequence[ReleaseFacts]) -> dict[Version, dt.date]:
     """Return when releases came out: the day of the newest package in the lock, else of the commit that added it."""
     found = {release.version: day for release in releases if (day := made_on(release)) is not None}
-    if len(found) < len(releases) and (workspace.root / ".git").exists():
+    if len(found) < len(releases):
         added = GitObjects(workspace.root, toolbox.environ).added_on("build_artifacts")
         for release in releases:
             prefix = f"{release_dir(release.version)}/"

@@ -233,12 +233,13 @@ def staleness_report(
       lockyard generate-staleness-report 1.4.2 --downloads counts.json --offline
     """
     from lockyard.app import reports as app
+    from lockyard.app.workspace import decode
     from lockyard.reports import staleness
 
     release = app.read_release_facts(context.toolbox, context.workspace, version, image_types)
     counts = None
     if downloads is not None:
-        counts = staleness.parse_downloads(downloads.read_text(encoding="utf-8"), str(downloads))
+        counts = staleness.parse_downloads(decode(downloads.read_bytes(), str(downloads)), str(downloads))
     found = app.staleness_report(
         context.toolbox, context.workspace, release, everything=everything, offline=offline, downloads=counts
     )

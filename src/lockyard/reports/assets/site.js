@@ -32,6 +32,10 @@
     return (at ? value.toPrecision(3) : value) + " " + units[at];
   }
 
+  function fragment() {
+    try { return decodeURIComponent(location.hash); } catch (error) { return location.hash; }
+  }
+
   // Versions in conda's order, near enough to tell up from down: numbers by value, words before numbers.
   function parts(version) {
     var halves = version.toLowerCase().split("!"), text = halves.pop();
@@ -116,7 +120,7 @@
     var matching = names.filter(function (item) { return item.includes(name); }).sort(function (a, b) {
       return (b === name) - (a === name) || b.startsWith(name) - a.startsWith(name) || (a < b ? -1 : 1);
     });
-    if (wanted && packages[name]) { matching = [name]; }
+    if (wanted && matching[0] === name) { matching = [name]; }
     var rows = [], shown = 0;
     for (; shown < matching.length && rows.length < LIMIT; shown += 1) {
       rows = rows.concat(rowsOf(matching[shown], wanted));
@@ -167,7 +171,7 @@
     });
   }
   function fromHash() {
-    var match = /^#([^:]+?)\.\.([^:]+)(?::(.*))?$/.exec(decodeURIComponent(location.hash));
+    var match = /^#([^:]+?)\.\.([^:]+)(?::(.*))?$/.exec(fragment());
     var last = releases.length - 1;
     return match ? [releases.indexOf(match[1]), releases.indexOf(match[2]), Math.max(0, types.indexOf(match[3]))] : [Math.max(0, last - 1), last, 0];
   }
@@ -198,7 +202,7 @@
     compare();
   } else {
     var input = document.getElementById("q");
-    var load = function () { input.value = decodeURIComponent(location.hash.slice(1)); search(input.value); };
+    var load = function () { input.value = fragment().slice(1); search(input.value); };
     input.form.addEventListener("submit", function (event) { event.preventDefault(); });
     input.addEventListener("input", function () {
       search(input.value);
