@@ -14,7 +14,7 @@ from lockyard.errors import ConfigError
 from lockyard.ports import Toolbox
 from lockyard.version import Version
 
-KINDS = ("packages", "index", "blobs", "bases", "rootfs")
+KINDS = ("packages", "index", "blobs", "bases", "rootfs", "environments", "pyc")
 UNFINISHED = dt.timedelta(days=1)
 """How old what a killed process left must be to go with every prune: until then the next run goes on with it."""
 
@@ -84,6 +84,7 @@ def cache_kinds(cache_dir: Path, names: Collection[str] = ()) -> tuple[CacheKind
     """
     from lockyard.conda.fetch import cache_kind as packages
     from lockyard.conda.indexes import cache_kind as index
+    from lockyard.engines.prepare import environments_kind, modules_kind
     from lockyard.engines.sandbox import cache_kind as rootfs
     from lockyard.oci.cache import cache_kind as blobs
     from lockyard.oci.pulled import cache_kind as bases
@@ -91,7 +92,7 @@ def cache_kinds(cache_dir: Path, names: Collection[str] = ()) -> tuple[CacheKind
     for name in names:
         if name not in KINDS:
             raise ConfigError(f"unknown kind {name!r}; there are {', '.join(KINDS)}", hint=nearest(name, KINDS))
-    makers = dict(zip(KINDS, (packages, index, blobs, bases, rootfs), strict=True))
+    makers = dict(zip(KINDS, (packages, index, blobs, bases, rootfs, environments_kind, modules_kind), strict=True))
     return tuple(make(cache_dir) for name, make in makers.items() if not names or name in names)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lockyard import fs
+from lockyard import cachedir, fs
 from lockyard.conda.lock import LockedPackage
 from lockyard.distribution import EnvironmentSettings
 from lockyard.engines import bytecode, scripts
@@ -64,6 +64,7 @@ class Preparer:
         if not running and not active:
             return request
         place = self._environments / self._key(request, running, settings).hex
+        cachedir.use(self._environments, [place])
         found = _read(place)
         if found is None:
             self._make(request, running, settings, place, active=active)
@@ -179,6 +180,7 @@ class Preparer:
         if python is None or settings is None:
             return request
         names = {package.dist: bytecode.key(package, python, settings, request.prefix) for package in request.packages}
+        cachedir.use(self._compiled, [self._compiled / name for name in names.values()])
         missing = [item for item in request.packages if not (self._compiled / names[item.dist]).is_file()]
         if missing:
             self._compile(request, settings, missing, names)
@@ -275,3 +277,27 @@ def _read(place: Path) -> tuple[dict[str, Any], Changes] | None:
     except (ValueError, KeyError, FileNotFoundError):
         return None
     return record, read_changes(tar)
+
+
+def environments_kind(cache_dir: Path) -> cachedir.CacheKind:
+    """Return how the outcomes of scripts in the cache are listed."""
+    return _kind("environments", "what post-link and activation scripts did", cache_dir)
+
+
+def modules_kind(cache_dir: Path) -> cachedir.CacheKind:
+    """Return how the compiled modules in the cache are listed."""
+    return _kind("pyc", "compiled Python modules of packages", cache_dir)
+
+
+def _kind(name: str, title: str, cache_dir: Path) -> cachedir.CacheKind:
+    place = cache_dir / name / "v1"
+
+    def listed() -> Iterator[cachedir.CacheEntry]:
+        yield from cachedir.unfinished(place, [place])
+        for path in sorted(place.glob("[0-9a-f]*")):
+            used = cachedir.last_used([path])
+            yield cachedir.CacheEntry(
+                name=path.name, size=cachedir.size_of(path), used=used, markers=(path,), paths=(path,)
+            )
+
+    return cachedir.CacheKind(name, title, place, listed)

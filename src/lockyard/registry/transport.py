@@ -342,7 +342,8 @@ def _refresh(realm: str, token: str, service: str, scopes: tuple[str, ...]) -> R
 def _body(request: Request, response: "httpx.Response") -> bytes:
     allowed = response.status_code in request.allowed
     if request.sink is not None and allowed:
-        request.sink(response.status_code, response.iter_raw(_BLOCK))
+        # Blocks as they come: a wanted size would lose what it collects when the line breaks.
+        request.sink(response.status_code, response.iter_raw())
         return b""
     return _read(response, _CAP if allowed else _ERROR_CAP)
 
