@@ -54,7 +54,9 @@ def built(workshop: Workshop, request_: BuildRequest) -> BuiltImage:
 
 
 def packs(workshop: Workshop) -> dict[str, str]:
-    places = [path for path in (workshop.cache / "pyc/v1").iterdir() if path.is_file() and not path.name.startswith(".")]
+    places = [
+        path for path in (workshop.cache / "pyc/v1").iterdir() if path.is_file() and not path.name.startswith(".")
+    ]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in places}
 
 
