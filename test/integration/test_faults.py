@@ -167,7 +167,7 @@ def test_push(stages: Callable[[str], Path], tmp_path: Path) -> None:
     targets = ["--target-ecr-repo", "first", "--target-ecr-repo", "second"]
     old = listing(stages("push"), ["registry", "build_artifacts"])
     outcomes = kill_at_every_effect(
-        stages("push"), ["push", "0.1.1", "--skip-tests", *targets],
+        stages("push"), ["push", "0.1.1", "--skip-tests", "--no-sbom", *targets],
         work=tmp_path / "work", watch=["registry", "build_artifacts"], env=ENV, preload=PRELOAD,
     )  # fmt: skip
     new = check(outcomes, old, {0})

@@ -55,6 +55,8 @@ class PublishRequest:
     dry_run: bool = False
     move_tag: bool = False
     insecure: bool = False
+    attach: bool = True
+    """Bills of materials and provenance."""
     region: str | None = None
     image_refs: Path | None = None
 
@@ -65,7 +67,12 @@ class PublishRequest:
         parts += [part for name in self.image_types for part in ("--image-type", name)]
         options = {"--from": self.source, "--region": self.region, "--image-refs": self.image_refs}
         parts += [str(part) for name, value in options.items() if value is not None for part in (name, value)]
-        flags = {"--skip-tests": self.skip_tests, "--move-tag": self.move_tag, "--insecure": self.insecure}
+        flags = {
+            "--skip-tests": self.skip_tests,
+            "--move-tag": self.move_tag,
+            "--insecure": self.insecure,
+            "--no-sbom": not self.attach,
+        }
         parts += [name for name, value in flags.items() if value]
         return shlex.join(parts)
 
@@ -266,7 +273,8 @@ def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
     from lockyard.app.sbom import attach_after
     from lockyard.app.texts import write_texts_after
 
-    attach_after(toolbox, workspace, version, job.request.image_types, job.places)
+    if job.request.attach:
+        attach_after(toolbox, workspace, version, job.request.image_types, job.places)
     write_texts_after(toolbox, workspace, version, only_again=True)
     return result
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @image_type_option
 @click.option("--skip-tests", is_flag=True, help="Push untested images: exact tags only, marked untested.")
 @click.option("--move-tag", is_flag=True, help="Let the exact tag of a pre-release move to this build.")
+@click.option("--no-sbom", is_flag=True, help="Attach no bills of materials and no provenance.")
 @click.option("--insecure", is_flag=True, help="Allow plain http to hosts other than this machine.")
 @click.option(
     "--image-refs", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the answer here too."
@@ -51,6 +52,7 @@ def push(
     image_types: tuple[str, ...],
     skip_tests: bool,
     move_tag: bool,
+    no_sbom: bool,
     insecure: bool,
     region: str | None,
     image_refs: Path | None,
@@ -80,6 +82,7 @@ def push(
         dry_run=dry_run,
         move_tag=move_tag,
         insecure=insecure,
+        attach=not no_sbom,
         region=region,
         image_refs=image_refs,
     )
