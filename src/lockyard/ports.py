@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 from lockyard.conda.lock import LockedPackage
@@ -256,8 +256,24 @@ class ContainerRun:
     gpu: bool = False
 
 
-class Containers(Protocol):
-    """A container engine that builds and runs. Every failure is a `BuildError`."""
+@dataclass(frozen=True, slots=True)
+class BuildSecret:
+    """A secret that steps of a Dockerfile can mount as `name`: the value of a variable, or the content of a file."""
+
+    name: str
+    env: str | None = None
+    source: PurePath | None = None
+
+
+class LayoutWriter(Protocol):
+    """Writes OCI layouts."""
+
+    def __call__(self, path: Path, image: "Image", blobs: Mapping[Digest, Path], *, name: str = "") -> object:
+        """Make the layout at `path` hold exactly `image`, under the reference name `name`."""
+
+
+class Builder(Protocol):
+    """What builds images from Dockerfiles. Every failure is a `BuildError`."""
 
     def build(self, build: EngineBuild, context: Callable[[], Iterator[bytes]], say: Callable[[str], None]) -> str:
         """Build an image and return its id; `context` gives the bytes of a tar, `say` gets every line of the log."""
@@ -268,23 +284,27 @@ class Containers(Protocol):
     def export(self, image: str, take: Callable[[IO[bytes]], Exported]) -> tuple[bytes, tuple[Exported, ...]]:
         """Give `take` the tar of each layer; return the configuration and what it returned, bottom first."""
 
-    def identify(self, reference: str) -> str:
-        """Return `NAME@sha256:…` of an image that the engine has or can pull, its id when it was made here."""
-
-    def run(self, run: ContainerRun) -> RunResult:
-        """Run a container; it is removed then."""
+    def identify(self, reference: str) -> str | None:
+        """Return `NAME@sha256:…` of an image that `FROM` named, its id when it was made here, `None` when nothing was built from it."""
 
     def remove_image(self, name: str) -> None:
         """Remove a name, and the image when it was its last one."""
-
-    def has_gpu(self) -> bool:
-        """Tell whether containers can be given a GPU."""
 
     def load(self, image: "Image", blobs: Mapping[Digest, Path], name: str) -> Loaded:
         """Load an image as `NAME:TAG`; `blobs` says where its layers are."""
 
     def close(self) -> None:
         """Close connections."""
+
+
+class Containers(Builder, Protocol):
+    """A container engine that builds and runs."""
+
+    def run(self, run: ContainerRun) -> RunResult:
+        """Run a container; it is removed then."""
+
+    def has_gpu(self) -> bool:
+        """Tell whether containers can be given a GPU."""
 
 
 class Daemon(Protocol):
@@ -305,6 +325,24 @@ class Daemon(Protocol):
 def no_containers() -> Containers:
     """Refuse what needs a container engine."""
     raise BuildError("there is no container engine")
+
+
+class BuilderFactory(Protocol):
+    """Opens BuildKit."""
+
+    def __call__(self, builder: str | None, secrets: Sequence[BuildSecret]) -> Builder:
+        """Open `builder`, the user's current one when it is `None`.
+
+        Raises:
+            BuildError: there is none.
+            ConfigError: a secret is not there.
+
+        """
+
+
+def no_buildkit(builder: str | None, secrets: Sequence[BuildSecret]) -> Builder:
+    """Refuse what needs BuildKit."""
+    raise BuildError(f"there is no BuildKit for {builder or 'builds'}", details=[item.name for item in secrets])
 
 
 def no_daemon() -> Daemon | None:
@@ -353,6 +391,8 @@ class Toolbox:
     """Takes a repository in Amazon ECR and gives what knows its settings."""
     containers: Callable[[], Containers] = no_containers
     """Gives the container engine; raises `BuildError`, which names what was tried, when there is none."""
+    buildkit: BuilderFactory = no_buildkit
+    """Takes the name of a builder and build secrets, and gives BuildKit."""
 
 
 class BaseSandbox(Protocol):

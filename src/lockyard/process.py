@@ -7,14 +7,16 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from lockyard.errors import BuildError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where system programs are looked for, whatever the caller's environment says."""
 _KEPT = 8 << 20  # bytes of output that are kept, from the end
+_GRACE = 10.0  # seconds for a program to end by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,73 @@ def run_until(argv: Sequence[str], pattern: str, *, env: Mapping[str, str], time
             _kill(process, group=True)
     code = process.returncode
     return Completed(code if code >= 0 else 128 - code, _text(bytes(kept)), timed_out=late.is_set())
+
+
+def follow(
+    argv: Sequence[str],
+    say: Callable[[str], None],
+    *,
+    env: Mapping[str, str],
+    feed: Iterable[bytes] = (),
+    started: Callable[[Callable[[], None]], None] = lambda _: None,
+) -> int:
+    """Run a program to its end: `feed` goes to its standard input, `say` gets each line of its output as it comes.
+
+    `started` gets a function that ends it, from any thread: it is asked to end, and killed with all it started after ten
+    seconds. The same happens when the caller is interrupted. Returns the exit code, 128 + N for signal N.
+
+    Raises:
+        BuildError: it cannot be started.
+
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv), env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise BuildError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    feeder = threading.Thread(target=_feed, args=(process.stdin, feed), daemon=True)
+    feeder.start()
+    try:
+        started(lambda: _ask_to_end(process))
+        for line in process.stdout:
+            say(line.decode(errors="replace").rstrip("\r\n"))
+        code = process.wait()
+    except BaseException:  # Ctrl-C above all: nothing goes on alone
+        _ask_to_end(process)
+        raise
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+        _kill(process, group=True)
+        process.wait()
+        feeder.join()
+        process.stdout.close()
+    return code if code >= 0 else 128 - code
+
+
+def _feed(stream: IO[bytes], chunks: Iterable[bytes]) -> None:
+    """Write all of it; a program that reads no more will say itself why."""
+    with contextlib.suppress(OSError, ValueError), stream:
+        for chunk in chunks:
+            stream.write(chunk)
+
+
+def _ask_to_end(process: "subprocess.Popen[bytes]") -> None:
+    """Ask a program and what it started to end; after a while there is no choice."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+
+    def insist() -> None:
+        if process.poll() is None:
+            _kill(process, group=True)
+
+    timer = threading.Timer(_GRACE, insist)
+    timer.daemon = True
+    timer.start()
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,18 @@ def _sandbox() -> str | None:
     return None if done.returncode == 0 else f"namespaces are not allowed here: {done.stderr.strip()}"
 
 
+def _buildkit() -> str | None:
+    """A second daemon of Debian's next suite (`support.buildkit`) needs these of the machine."""
+    for name, package in (("unshare", "util-linux"), ("runc", "runc"), ("iptables", "iptables"), ("dpkg", "dpkg")):
+        reason = _command(name, package)
+        if reason is not None:
+            return reason
+    return None if os.geteuid() == 0 else "needs root"
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "docker": _docker,
+    "buildkit": _buildkit,
     "registry": lambda: _command("docker-registry", "docker-registry"),
     "debian": lambda: _command("apt-get", "apt") or _command("dpkg-deb", "dpkg"),
     "sandbox": _sandbox,

@@ -42,6 +42,7 @@ EDGE = {
     "oci.layout",
     "oci.cache",
     "oci.bases",
+    "engines.buildkit",
     "engines.containers",
     "engines.native",
     "engines.daemon",

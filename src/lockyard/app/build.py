@@ -22,6 +22,7 @@ from lockyard.app.engines import (
     choose,
     first_failure,
     locked_by_image,
+    open_engine,
     resolved_bases,
     say_choice,
 )
@@ -47,7 +48,7 @@ from lockyard.oci.layering import LayerPlan
 from lockyard.oci.layout import write_layout
 from lockyard.oci.tar import EPOCH
 from lockyard.oci.values import Digest
-from lockyard.ports import Containers, FetchedPackage, Toolbox
+from lockyard.ports import Builder, FetchedPackage, Toolbox
 from lockyard.reports.notes import is_text
 from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
@@ -145,11 +146,7 @@ def _build_all(release: _Release, jobs: Sequence[_Job]) -> tuple[ImageResult, ..
         say_choice(release.toolbox.log, job.image_type, job.choice)
     if all(job.choice.engine == "native" for job in jobs):
         return tuple(_build_natively(release, job) for job in jobs)
-    try:
-        containers = release.toolbox.containers()
-    except BuildError as error:
-        why = next(job.choice.why for job in jobs if job.choice.engine != "native")
-        raise BuildError(f"{why}, and {error.message}", hint=error.hint) from error
+    containers = open_engine(release.toolbox, [job.choice for job in jobs], release.engines)
     with contextlib.closing(containers), ThreadPoolExecutor(len(jobs), thread_name_prefix="image") as executor:
         running = [executor.submit(_build, release, job, containers) for job in jobs]
         try:
@@ -191,7 +188,7 @@ class _Kept:
     file: File
 
 
-def _build(release: _Release, job: _Job, containers: Containers) -> tuple[ImageResult, _Kept | None]:
+def _build(release: _Release, job: _Job, containers: Builder) -> tuple[ImageResult, _Kept | None]:
     if job.choice.engine == "native":
         return _build_natively(release, job), None
     return _build_in_containers(release, job, containers)
@@ -206,7 +203,7 @@ def _build_natively(release: _Release, job: _Job) -> ImageResult:
     return _written(release, job, request, built, seconds, start)
 
 
-def _build_in_containers(release: _Release, job: _Job, containers: Containers) -> tuple[ImageResult, _Kept | None]:
+def _build_in_containers(release: _Release, job: _Job, containers: Builder) -> tuple[ImageResult, _Kept | None]:
     toolbox, workspace, choice = release.toolbox, release.workspace, job.choice
     name, platform = job.image_type, job.platform
     toolbox.log.step(f"building {name} {platform} of {release.version} in {choice.engine}")

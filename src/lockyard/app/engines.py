@@ -3,18 +3,18 @@
 import contextlib
 import graphlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lockyard.app.workspace import Workspace, decode
 from lockyard.conda.formats import env_out_name, write_env_out
 from lockyard.conda.lock import LockedPackage
-from lockyard.errors import BuildError, LockyardError
+from lockyard.errors import BuildError, ConfigError, LockyardError
 from lockyard.oci.classic import EngineName, bases_of, choose_engine, dockerfile_of, movable_steps
 from lockyard.oci.condameta import read_records
 from lockyard.oci.dockerfile import Instruction, Kind, kind_of, parse
-from lockyard.ports import Containers, Log
+from lockyard.ports import Builder, BuildSecret, Log, Toolbox
 from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
 
@@ -24,11 +24,26 @@ _STEP_RE = re.compile(r"Step \d+/\d+ : |#\d+ \[")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """What the user says of engines: `engine` is `auto` or one of them; `no_cache` makes every step of a Dockerfile run again."""
+    """What the user says of engines: `engine` is `auto` or one of them; `no_cache` makes every step of a Dockerfile run again.
+
+    `builder` is a name of `docker buildx ls`. `secrets` are for steps that mount them; both are BuildKit's alone.
+
+    Raises:
+        ConfigError: they are given to another engine.
+
+    """
 
     engine: str = AUTO
     builder: str | None = None
+    secrets: tuple[BuildSecret, ...] = ()
     no_cache: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine != "buildkit" and (self.builder is not None or self.secrets):
+            option = "--builder" if self.builder is not None else "--secret"
+            raise ConfigError(
+                f"{option} is for BuildKit, and the engine is {self.engine}", hint="add --engine buildkit"
+            )
 
 
 DEFAULT = EngineOptions()
@@ -76,13 +91,32 @@ def say_choice(log: Log, image_type: str, choice: Choice) -> None:
             log.info(f"{where}: this step changes the operating system only; in Dockerfile.base it runs once a line")
 
 
-def resolved_bases(containers: Containers, choice: Choice, args: Mapping[str, str], log: Log) -> list[dict[str, str]]:
+def open_engine(toolbox: Toolbox, choices: Iterable[Choice], options: EngineOptions) -> Builder:
+    """Open the engine that builds what is not native.
+
+    Raises:
+        BuildError: it is not to be had; the message says why it is needed.
+        ConfigError: a build secret is not there.
+
+    """
+    try:
+        if options.engine == "buildkit":
+            return toolbox.buildkit(options.builder, options.secrets)
+        return toolbox.containers()
+    except BuildError as error:
+        why = next(choice.why for choice in choices if choice.engine != "native")
+        raise type(error)(f"{why}, and {error.message}", hint=error.hint) from error
+
+
+def resolved_bases(containers: Builder, choice: Choice, args: Mapping[str, str], log: Log) -> list[dict[str, str]]:
     """Return what a Dockerfile begins from, each reference with the digest that the engine has under it."""
     if choice.kind == "finish":
         return []
     found = []
     for reference, where in bases_of(choice.instructions, args):
         digest = containers.identify(reference)
+        if digest is None:
+            continue  # a stage that the builder left out
         if "@" not in reference:
             log.detail(f"{where}: {reference} is {digest}")
         found.append({"reference": reference, "digest": digest, "where": where})

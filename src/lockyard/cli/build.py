@@ -47,8 +47,15 @@ def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
     help="Package files for lines of the lock with no hash or no reachable address.",
 )  # fmt: skip
 @click.option(
-    "--engine", type=click.Choice(["auto", "native", "docker"]), default="auto", show_default=True,
+    "--engine", type=click.Choice(["auto", "native", "docker", "buildkit"]), default="auto", show_default=True,
     help="What builds; auto: native where the Dockerfile has no RUN, else docker.",
+)  # fmt: skip
+@click.option(
+    "--builder", metavar="NAME", help="BuildKit's builder, as in docker buildx ls [default: the current one]."
+)
+@click.option(
+    "--secret", "secrets", multiple=True, metavar="id=N,env=V",
+    help="A secret for RUN --mount=type=secret,id=N, from a variable (env=) or a file (src=); BuildKit only.",
 )  # fmt: skip
 @click.option("--no-load", is_flag=True, help="Load nothing into a Docker daemon.")
 @click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Busy threads [default: processors].")
@@ -67,6 +74,8 @@ def build(
     build_args: dict[str, str],
     package_dir: Path | None,
     engine: str,
+    builder: str | None,
+    secrets: tuple[str, ...],
     no_load: bool,
     workers: int | None,
     as_json: bool,
@@ -83,9 +92,11 @@ def build(
       lockyard build 1.4.2
       lockyard build 1.4.2 --image-type cpu --skip-tests
       lockyard build 1.4.2 --target-ecr-repo registry.example.com/team/image
+      lockyard build 1.4.2 --engine buildkit --builder cluster --secret id=PIP,env=PIP_TOKEN
     """
     from lockyard.app.build import build_release
     from lockyard.app.engines import EngineOptions
+    from lockyard.engines.buildx import parse_secret
 
     result = build_release(
         context.toolbox,
@@ -99,7 +110,9 @@ def build(
         workers=workers,
         load=not no_load,
         package_dir=package_dir,
-        engines=EngineOptions(engine=engine, no_cache=force),
+        engines=EngineOptions(
+            engine=engine, builder=builder, secrets=tuple(map(parse_secret, secrets)), no_cache=force
+        ),
     )
     _table(context, result)
     _answer(context, result, as_json=as_json)

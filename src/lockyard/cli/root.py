@@ -18,7 +18,7 @@ from lockyard import __version__
 from lockyard.cli.options import Context
 from lockyard.cli.output import ConsoleLog
 from lockyard.errors import ConfigError, LockyardError
-from lockyard.ports import Containers, Daemon, Log, PackageSource, RegistryPort, Runner, Toolbox
+from lockyard.ports import Builder, BuildSecret, Containers, Daemon, Log, PackageSource, RegistryPort, Runner, Toolbox
 
 if TYPE_CHECKING:
     from lockyard.cli.output import Color, LogFormat
@@ -103,6 +103,12 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
 
         return open_containers(environ, log)
 
+    def buildkit(builder: str | None, secrets: Sequence[BuildSecret]) -> Builder:
+        from lockyard.engines.buildkit import open_buildkit
+        from lockyard.oci.layout import write_layout
+
+        return open_buildkit(environ, cache, log, write_layout, builder=builder, secrets=secrets)
+
     def daemon() -> Daemon | None:
         from lockyard.engines.daemon import open_daemon
 
@@ -123,6 +129,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
         ecr=registry.ecr,
         daemon=daemon,
         containers=containers,
+        buildkit=buildkit,
     )
 
 

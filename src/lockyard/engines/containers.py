@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import IO, cast
 
 from lockyard.engines.request import BuildRequest, BuiltImage, BuiltLayer, Engine, LayerCache
+from lockyard.errors import BuildError
 from lockyard.oci.classic import check_arguments, classic_context, context_blocks
 from lockyard.oci.condameta import Change, changes_of, check_against_lock, packages_after
+from lockyard.oci.copying import allowed
 from lockyard.oci.dockerfile import Kind
-from lockyard.oci.image import Image, Layer, parse_json
+from lockyard.oci.image import Image, Layer, oci_platform, parse_json
 from lockyard.oci.tar import BLOCK, LayerBlob, Sink, compress, compressor_id
 from lockyard.oci.values import Digest
-from lockyard.ports import Containers, EngineBuild
+from lockyard.ports import Builder, EngineBuild
+from lockyard.tree import Tree
 
 VERSION_LABEL = "org.opencontainers.image.version"
 TYPE_LABEL = "lockyard.image-type"
@@ -48,7 +51,7 @@ class ContainerResult:
 class ContainerEngine:
     """Builds with a container engine; `native` makes environment images."""
 
-    def __init__(self, containers: Containers, native: Engine, cache: LayerCache) -> None:
+    def __init__(self, containers: Builder, native: Engine, cache: LayerCache) -> None:
         self._containers = containers
         self._native = native
         self._cache = cache
@@ -66,7 +69,10 @@ class ContainerEngine:
         what = f"{request.image_type} {request.platform}"
         known: dict[str, tuple[Layer, Path]] = {}
         base_built: BuiltImage | None = None
-        files, args = request.context, dict(request.args)
+        dockerfile = request.dockerfile_name.rsplit("/", 1)[-1]
+        # Builders differ in what they make of .dockerignore in a tar: we apply it, and the Dockerfile is always there.
+        files = Tree({**allowed(request.context), dockerfile: request.context[dockerfile]})
+        args = dict(request.args)
         temporary = f"{name}-env"
         with contextlib.ExitStack() as stack:
             if kind == "finish":
@@ -82,7 +88,7 @@ class ContainerEngine:
                 files, more = classic_context(files, request.image_type, request.packages if locked else None)
                 args |= more
             build = EngineBuild(
-                what=what, name=name, dockerfile=request.dockerfile_name.rsplit("/", 1)[-1], args=args, no_cache=no_cache,
+                what=what, name=name, dockerfile=dockerfile, args=args, no_cache=no_cache, platform=_engine_platform(request.platform),
                 labels={VERSION_LABEL: str(request.version), TYPE_LABEL: request.image_type},
             )  # fmt: skip
             image_id = self._containers.build(build, lambda: context_blocks(files), say)
@@ -103,6 +109,9 @@ class ContainerEngine:
                 image_id, lambda stream: self._take(request, stream, known, executor)
             )
         config = parse_json(config_bytes, "the engine's image configuration")
+        told = (config.get("rootfs") or {}).get("diff_ids")
+        if told != [str(item.diff_id) for item in layers]:
+            raise BuildError(f"{request.image_type} {request.platform}: the exported layers are not those of the image")
         blobs: dict[Digest, Path] = {}
         found: list[Layer] = []
         for item in layers:
@@ -146,6 +155,12 @@ class ContainerEngine:
             made = self._cache.layer(key, "", make)
             built = BuiltLayer(f"container-{diff_id.hex[:12]}", made.layer, made.uncompressed, made.rebuilt)
             return _Exported(diff_id, built, made.path, change)
+
+
+def _engine_platform(subdir: str) -> str:
+    """Return the engine's name of a conda platform: `linux/amd64`."""
+    found = oci_platform(subdir)
+    return "/".join(found[key] for key in ("os", "architecture", "variant") if key in found)
 
 
 def plain_config(config: Mapping[str, object]) -> dict[str, object]:

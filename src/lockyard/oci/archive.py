@@ -8,6 +8,7 @@ import gzip
 import json
 import posixpath
 import tarfile
+import zlib
 from collections.abc import Callable
 from typing import IO, Any, TypeVar, cast
 
@@ -16,6 +17,7 @@ from lockyard.errors import BuildError
 T = TypeVar("T")
 _MAX_JSON = 8 << 20  # bytes of a configuration
 _GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 def read_archive(stream: IO[bytes], take: Callable[[IO[bytes]], T], *, source: str) -> tuple[bytes, tuple[T, ...]]:
@@ -40,7 +42,9 @@ def read_archive(stream: IO[bytes], take: Callable[[IO[bytes]], T], *, source: s
                     content = cast("IO[bytes]", archive.extractfile(member))
                     _read(name, content, member.size, texts, taken, take)
         return _assemble(texts, taken, links)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, KeyError, IndexError, TypeError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+            raise  # the caller's own, such as a full disk
         raise BuildError(f"{source} is not an archive of an image: {error}") from error
 
 
@@ -57,6 +61,14 @@ def _read(
     if start.startswith(_GZIP):
         with gzip.GzipFile(fileobj=joined, mode="rb") as plain:
             taken[name] = take(cast("IO[bytes]", plain))
+    elif start.startswith(_ZSTD):
+        import zstandard
+
+        try:
+            with zstandard.ZstdDecompressor().stream_reader(joined, read_across_frames=True) as whole:
+                taken[name] = take(cast("IO[bytes]", whole))
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from error
     elif start[257:262] == b"ustar" or (size >= 1024 and not start.strip(b"\0")):
         taken[name] = take(joined)
     elif size <= _MAX_JSON:

@@ -44,8 +44,10 @@ def choose_engine(asked: str, kind: Kind | None, instructions: Sequence[Instruct
     """
     runs = next((item for item in instructions if item.name == "RUN"), None)
     where = instructions[0].where.rpartition(":")[0] if instructions else ""
+    if kind is None:
+        return "native", "there is no Dockerfile"
     if asked == "auto":
-        if kind is None or (kind == "finish" and runs is None):
+        if kind == "finish" and runs is None:
             return "native", "nothing here needs a container"
         if kind == "finish" and runs is not None:
             return "docker", f"{runs.where} has RUN"

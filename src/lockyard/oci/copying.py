@@ -44,7 +44,7 @@ class Copier:
     """Copies files of the context into the root that `view` knows, which learns them."""
 
     def __init__(self, context: Tree, view: RootView, unpack: Unpack) -> None:
-        self._context = _allowed(context)
+        self._context = allowed(context)
         self._view = view
         self._unpack = unpack
 
@@ -156,7 +156,7 @@ class Copier:
         raise BuildError(f"{where}: {name} is a link to what the release directory has not got")
 
 
-def _allowed(context: Tree) -> Tree:
+def allowed(context: Tree) -> Tree:
     """Return the context less what `.dockerignore` leaves out."""
     for name in ("Dockerfile.dockerignore", ".dockerignore"):
         if name in context:

@@ -34,8 +34,9 @@ CLASSIC = "ARG BASE=ubuntu\nFROM $BASE:24.04\nARG ENV_IN_FILENAME\nRUN install $
 @pytest.mark.parametrize(
     ("text", "asked", "engine", "why"),
     [
-        ("", "auto", "native", "nothing here needs a container"),
+        ("", "auto", "native", "there is no Dockerfile"),
         (FINISH, "auto", "native", "nothing here needs a container"),
+        ("", "buildkit", "native", "there is no Dockerfile"),
         (FINISH + "RUN true\n", "auto", "docker", "D:3 has RUN"),
         (CLASSIC, "auto", "docker", "D is a classic Dockerfile"),
         ("FROM earlier:1\nRUN true\n", "auto", "docker", "D is a derived Dockerfile"),
