@@ -12,15 +12,19 @@ from lockyard import fs
 from lockyard.app.workspace import Workspace, decode
 from lockyard.distribution import Line, line_of, parse_line
 from lockyard.engines.request import Base
-from lockyard.errors import DriftError
+from lockyard.errors import BuildError, DriftError
+from lockyard.oci.basefile import BuiltBase, parse_bases
 from lockyard.oci.bases import BaseOpener
 from lockyard.oci.cache import BlobCache
-from lockyard.oci.image import oci_platform
+from lockyard.oci.image import canonical_json, oci_platform
 from lockyard.oci.pulled import PulledBases, resolve
-from lockyard.oci.values import Reference
+from lockyard.oci.values import Digest, Reference
 from lockyard.ports import RegistryPort, Toolbox
+from lockyard.tree import File, Tree
 from lockyard.version import Version
 
+DOCKERFILE = "Dockerfile.base"
+BASES = "bases.json"
 _LINE_RE = re.compile(r"v\d+")
 
 
@@ -34,15 +38,52 @@ def open_base(
     created: str,
     executor: Executor,
 ) -> Base:
-    """Open the base of an image; one in a registry is pulled, and a tag without a digest gives a warning.
+    """Open the base of an image: what `build-base` made where the line has a `bases.json`, else what `variants.toml` names.
 
     Raises:
         BuildError: it is missing, malformed or not for the platform.
         RegistryError: its registry does not give it.
 
     """
-    variant = workspace.line(version).variant(image_type)
-    reference = variant.base_for(platform)
+    built = _built_base(toolbox, workspace, version, image_type, platform)
+    if built is None:
+        return configured_base(
+            toolbox, workspace, version, image_type, platform, created=created, executor=executor
+        )  # fmt: skip
+    where, base = built
+    layout = base_layout(workspace, version, image_type, platform)
+    local = f"oci:{layout.relative_to(workspace.root)}"
+    opener = _opener(toolbox, workspace, version, image_type, created, executor)
+    if layout.is_dir():
+        found = opener.open(local, oci_platform(platform))
+        if found.digest == base.digest:
+            return replace(found, reference=base.reference or local)
+    if base.reference is None:
+        raise BuildError(
+            f"{where}: the base {base.digest} of {image_type} {platform} is not on this machine and in no registry",
+            hint="lockyard build-base with --target-ecr-repo keeps it where every machine finds it",
+        )
+    return opener.open(base.reference, oci_platform(platform))
+
+
+def configured_base(
+    toolbox: Toolbox,
+    workspace: Workspace,
+    version: Version,
+    image_type: str,
+    platform: str,
+    *,
+    created: str,
+    executor: Executor,
+) -> Base:
+    """Open the base that `variants.toml` names; one in a registry is pulled, and a tag without a digest gives a warning.
+
+    Raises:
+        BuildError: it is missing, malformed or not for the platform.
+        RegistryError: its registry does not give it.
+
+    """
+    reference = workspace.line(version).variant(image_type).base_for(platform)
     path = workspace.line_path(version)
     source = str(path.relative_to(workspace.root))
     if in_registry(reference) and Reference.parse(reference).digest is None:
@@ -52,13 +93,68 @@ def open_base(
             f"{where}: base {reference!r} has no digest: the same lock may give another image tomorrow; "
             "lockyard pin-bases writes it"
         )
-    opener = BaseOpener(
-        root=workspace.root, source=source, created=created, cache=BlobCache(toolbox.cache_dir),
-        pulled=PulledBases(toolbox.cache_dir, toolbox.log),
+    return _opener(toolbox, workspace, version, image_type, created, executor).open(reference, oci_platform(platform))
+
+
+def _opener(
+    toolbox: Toolbox, workspace: Workspace, version: Version, image_type: str, created: str, executor: Executor
+) -> BaseOpener:
+    return BaseOpener(
+        root=workspace.root, source=str(workspace.line_path(version).relative_to(workspace.root)), created=created,
+        cache=BlobCache(toolbox.cache_dir), pulled=PulledBases(toolbox.cache_dir, toolbox.log),
         registry=lambda repository: toolbox.registry(repository, pull_only=True),
-        compression=variant.compression, executor=executor, log=toolbox.log,
+        compression=workspace.line(version).variant(image_type).compression, executor=executor, log=toolbox.log,
     )  # fmt: skip
-    return opener.open(reference, oci_platform(platform))
+
+
+def base_directory(workspace: Workspace, version: Version) -> Path | None:
+    """Return the template directory of the line that holds `Dockerfile.base`: the minor line's, else the major's."""
+    major = workspace.root / "template" / f"v{version.major}"
+    for directory in (major / f"v{version.major}.{version.minor}", major):
+        if (directory / DOCKERFILE).is_file():
+            return directory
+    return None
+
+
+def base_layout(workspace: Workspace, version: Version, image_type: str, platform: str) -> Path:
+    """Return where `build-base` keeps an image on this machine."""
+    return workspace.root / "out" / "bases" / f"{version.major}.{version.minor}" / image_type / platform
+
+
+def base_inputs(context: Tree, reference: str) -> str:
+    """Return the digest of what a base is made from: `Dockerfile.base`, and what it begins from."""
+    return str(Digest.of(canonical_json([str(Digest.of(context[DOCKERFILE].data)), reference])))
+
+
+def read_bases(workspace: Workspace, directory: Path) -> dict[str, dict[str, BuiltBase]]:
+    """Return what `bases.json` of a line holds, nothing without the file.
+
+    Raises:
+        ConfigError: it is malformed.
+
+    """
+    data = fs.read_file(directory / BASES)
+    return {} if data is None else parse_bases(data, str((directory / BASES).relative_to(workspace.root)))
+
+
+def _built_base(
+    toolbox: Toolbox, workspace: Workspace, version: Version, image_type: str, platform: str
+) -> tuple[str, BuiltBase] | None:
+    """Return the line of `bases.json` for an image and the file's path; one made from other inputs gives a warning."""
+    directory = base_directory(workspace, version)
+    if directory is None:
+        return None
+    where = str((directory / BASES).relative_to(workspace.root))
+    line = f"{version.major}.{version.minor}"
+    found = read_bases(workspace, directory).get(image_type, {}).get(platform)
+    if found is None:
+        raise BuildError(f"{where} has no base for {image_type} {platform}", hint=f"lockyard build-base {line}")
+    tree = Tree({DOCKERFILE: File((directory / DOCKERFILE).read_bytes())})
+    if base_inputs(tree, workspace.line(version).variant(image_type).base_for(platform)) != found.inputs:
+        toolbox.log.warning(
+            f"{where}: the base of {image_type} {platform} was made from another {DOCKERFILE} or another base: lockyard build-base {line}"
+        )
+    return where, found
 
 
 def in_registry(reference: str) -> bool:

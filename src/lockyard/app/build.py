@@ -25,6 +25,7 @@ from lockyard.app.engines import (
     open_engine,
     resolved_bases,
     say_choice,
+    variant_args,
 )
 from lockyard.app.images import BUILD, BuildResult, ImageResult, chosen_platforms, tag_of
 from lockyard.app.layers import built_plan
@@ -36,7 +37,7 @@ from lockyard.app.texts import write_texts_after
 from lockyard.app.workspace import Workspace, decode
 from lockyard.checks.plan import host_platform
 from lockyard.conda.lock import Lock, LockedPackage
-from lockyard.distribution import EnvironmentArg, Line, Variant
+from lockyard.distribution import Line
 from lockyard.engines.containers import ContainerEngine
 from lockyard.engines.native import NativeEngine
 from lockyard.engines.prepare import Preparer
@@ -339,19 +340,12 @@ def _request_on(
         # Texts come after the image and renew themselves: they are none of its inputs.
         context=Tree({path: file for path, file in release.tree.items() if not is_text(path)}),
         args={
-            **_variant_args(variant, release.toolbox.environ),
+            **variant_args(variant, release.toolbox.environ),
             "IMAGE_VERSION": str(release.version),
             **release.build_args,
         },
         workers=release.workers,
     )
-
-
-def _variant_args(variant: Variant, environ: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: environ.get(value.env, value.default) if isinstance(value, EnvironmentArg) else value
-        for name, value in variant.args.items()
-    }
 
 
 def _created(packages: tuple[LockedPackage, ...], environ: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from lockyard.app.workspace import Workspace, decode
 from lockyard.conda.formats import env_out_name, write_env_out
 from lockyard.conda.lock import LockedPackage
+from lockyard.distribution import EnvironmentArg, Variant
 from lockyard.errors import BuildError, ConfigError, LockyardError
 from lockyard.oci.classic import EngineName, bases_of, choose_engine, dockerfile_of, movable_steps
 from lockyard.oci.condameta import read_records
@@ -213,3 +214,11 @@ def first_failure(errors: Sequence[BaseException]) -> BaseException:
         return first
     details = [*first.details, *(f"and {error}" for error in rest)]
     return type(first)(first.message, hint=first.hint, details=details)
+
+
+def variant_args(variant: Variant, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the build arguments of a variant, those from the environment read."""
+    return {
+        name: environ.get(value.env, value.default) if isinstance(value, EnvironmentArg) else value
+        for name, value in variant.args.items()
+    }

@@ -40,7 +40,14 @@ SECTIONS: dict[str, dict[str, str]] = {
         "create-major-version-artifacts": "create",
     },
     "Lock": {"lock": "lock"},
-    "Build and test": {"build": "build", "test": "build", "run": "build", "layers": "layers", "pin-bases": "bases"},
+    "Build and test": {
+        "build": "build",
+        "test": "build",
+        "run": "build",
+        "layers": "layers",
+        "pin-bases": "bases",
+        "build-base": "bases",
+    },
     "Publish": {"push": "publish", "promote": "publish", "repositories": "repositories"},
     "Understand": {
         "diff": "reports",

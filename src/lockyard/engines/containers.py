@@ -97,12 +97,40 @@ class ContainerEngine:
             check_against_lock(result.records, (package.dist for package in request.packages), what=what)
         return result
 
+    def build_base(self, request: BuildRequest, *, name: str, say: Callable[[str], None], no_cache: bool) -> BuiltImage:
+        """Build the Dockerfile on top of `request.base`, which it finds under the build argument `BASE_IMAGE`.
+
+        Raises:
+            BuildError: a step failed.
+
+        """
+        check_arguments(request.args)
+        base = request.base
+        below = BuiltImage(base.image, base.blobs, ())
+        known = {str(layer.diff_id): (layer, base.blobs[layer.descriptor.digest]) for layer in base.image.layers}
+        dockerfile = request.dockerfile_name.rsplit("/", 1)[-1]
+        files = Tree({**allowed(request.context), dockerfile: request.context[dockerfile]})
+        temporary = f"{name}-below"
+        self._containers.load(base.image, base.blobs, temporary)
+        try:
+            build = EngineBuild(
+                what=f"base of {request.image_type} {request.platform}", name=name, dockerfile=dockerfile,
+                args={**request.args, "BASE_IMAGE": temporary}, no_cache=no_cache,
+                platform=_engine_platform(request.platform),
+            )  # fmt: skip
+            image_id = self._containers.build(build, lambda: context_blocks(files), say)
+            return self._export(request, image_id, known, below, version=False).built
+        finally:
+            self._containers.remove_image(temporary)
+
     def _export(
         self,
         request: BuildRequest,
         image_id: str,
         known: Mapping[str, tuple[Layer, Path]],
         below: BuiltImage | None,
+        *,
+        version: bool = True,
     ) -> ContainerResult:
         with ThreadPoolExecutor(max(1, request.workers), thread_name_prefix="deflate") as executor:
             config_bytes, layers = self._containers.export(
@@ -120,7 +148,9 @@ class ContainerEngine:
             )
             found.append(layer)
             blobs[layer.descriptor.digest] = path
-        image = with_version(Image.of(plain_config(config), found), str(request.version))
+        image = Image.of(plain_config(config), found)
+        if version:
+            image = with_version(image, str(request.version))
         own = () if below is None else below.layers
         made = tuple(item.built for item in layers if item.built is not None)
         start = {} if below is None else {f"{package.dist}.json": b"" for package in request.packages}
