@@ -1,6 +1,7 @@
 """Shared cache directories: what is in use stays, whatever dies; and the rule of what goes first."""
 
 import datetime as dt
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -73,10 +74,24 @@ def test_a_deleted_cache_is_registered_again(tmp_path: Path) -> None:
     assert len(list((place / ".users").iterdir())) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_that_may_only_be_read_is_used(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_cache_that_may_only_be_read_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Root may write everywhere, so that the refusal is the system's word only."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
     cachedir.use(tmp_path / "v1")
+
+
+def test_a_cache_on_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="No space"):
+        cachedir.use(tmp_path / "v1")
 
 
 def test_sizes_count_hard_links_once(tmp_path: Path) -> None:
