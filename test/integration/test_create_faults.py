@@ -13,7 +13,6 @@ pytestmark = pytest.mark.integration
 
 WATCH = ["build_artifacts", "template"]
 TEMPLATE, RELEASE = "template/v1/v1.5/", "build_artifacts/v1/v1.5/v1.5.0/"
-PRELOAD = ("lockyard.cli.create", "lockyard.app.create", "rattler", "jinja2", "jinja2.sandbox", "pydantic")
 
 
 def below(found: dict[str, str], place: str) -> dict[str, str]:
@@ -32,7 +31,6 @@ def test_new_minor_line(tmp_path: Path) -> None:
         work=tmp_path / "work",
         watch=WATCH,
         env={"LOCKYARD_CACHE_DIR": "{work}/cache"},
-        preload=PRELOAD,
     )
     new = outcomes[-1].between
     assert not outcomes[-1].killed

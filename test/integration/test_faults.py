@@ -15,22 +15,6 @@ from support.faults import Outcome, kill_at_every_effect, listing
 
 pytestmark = pytest.mark.integration
 
-CONDA_LOCK = (
-    "conda_lock.interfaces.vendored_conda",
-    "conda_lock.lockfile",
-    "conda_lock.lockfile.v1.models",
-    "conda_lock.lockfile.v2prelim.models",
-)
-PRELOAD = (
-    "lockyard.cli.create",
-    "lockyard.cli.lock",
-    "lockyard.cli.build",
-    "lockyard.cli.publish",
-    "rattler",
-    "jinja2",
-    "pydantic",
-    *CONDA_LOCK,
-)
 ENV = {"LOCKYARD_CACHE_DIR": "{work}/cache"}
 VOLATILE = ("build.json", "tests.json", "/.lock")  # they hold times and process numbers
 RELEASE = "build_artifacts/v0/v0.1/v0.1.1"
@@ -113,7 +97,7 @@ def test_create(stages: Callable[[str], Path], tmp_path: Path) -> None:
     old = listing(stages("create"), ["build_artifacts"])
     args = ["create-patch-version-artifacts", "--base-patch-version", "0.1.0"]
     outcomes = kill_at_every_effect(
-        stages("create"), args, work=tmp_path / "work", watch=["build_artifacts", "template"], env=ENV, preload=PRELOAD
+        stages("create"), args, work=tmp_path / "work", watch=["build_artifacts", "template"], env=ENV
     )
     new = check(outcomes, listing(stages("create"), ["build_artifacts", "template"]), {0, 3})
     for outcome in outcomes:
@@ -124,12 +108,7 @@ def test_lock(stages: Callable[[str], Path], tmp_path: Path) -> None:
     """The lock files of all types, their exports and the layer plan change together."""
     old = listing(stages("lock"), ["build_artifacts"])
     outcomes = kill_at_every_effect(
-        stages("lock"),
-        ["lock", "0.1.1", "--fresh"],
-        work=tmp_path / "work",
-        watch=["build_artifacts"],
-        env=ENV,
-        preload=PRELOAD,
+        stages("lock"), ["lock", "0.1.1", "--fresh"], work=tmp_path / "work", watch=["build_artifacts"], env=ENV
     )
     new = check(outcomes, old, {0})
     for outcome in outcomes:
@@ -141,7 +120,7 @@ def test_build(stages: Callable[[str], Path], tmp_path: Path) -> None:
     old = listing(stages("build"), ["out", "build_artifacts"])
     outcomes = kill_at_every_effect(
         stages("build"), ["build", "0.1.1", "--skip-tests"],
-        work=tmp_path / "work", watch=["out", "build_artifacts"], env=ENV, preload=PRELOAD,
+        work=tmp_path / "work", watch=["out", "build_artifacts"], env=ENV
     )  # fmt: skip
     new = check(outcomes, old, {0})
     assert sum(path.endswith("/index.json") for path in new) == 2
@@ -168,7 +147,7 @@ def test_push(stages: Callable[[str], Path], tmp_path: Path) -> None:
     old = listing(stages("push"), ["registry", "build_artifacts"])
     outcomes = kill_at_every_effect(
         stages("push"), ["push", "0.1.1", "--skip-tests", "--no-sbom", *targets],
-        work=tmp_path / "work", watch=["registry", "build_artifacts"], env=ENV, preload=PRELOAD,
+        work=tmp_path / "work", watch=["registry", "build_artifacts"], env=ENV
     )  # fmt: skip
     new = check(outcomes, old, {0})
     for name in ("first", "second"):

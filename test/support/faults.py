@@ -61,7 +61,6 @@ def kill_at_every_effect(
     work: Path,
     watch: Sequence[str],
     env: Mapping[str, str],
-    preload: Sequence[str] = (),
 ) -> list[Outcome]:
     """Run `args` in copies of `template` at `work`, killed at effect 1, 2, …, until a run is not killed.
 
@@ -73,7 +72,6 @@ def kill_at_every_effect(
         "args": list(args),
         "watch": list(watch),
         "env": {key: value.replace("{work}", str(work)) for key, value in env.items()},
-        "preload": list(preload),
     }
     path = work.with_name(f"{work.name}.request.json")
     path.write_text(json.dumps(request))
@@ -122,8 +120,8 @@ def _hook(work: str, target: int) -> Callable[[str, tuple[Any, ...]], None]:
     return hook
 
 
-def _child(request: Mapping[str, Any], target: int | None, log: Path) -> int:
-    """Fork, run the command, and return the wait status."""
+def _child(request: Mapping[str, Any], target: int | None, log: Path, modules: Path | None = None) -> int:
+    """Fork, run the command, and return the wait status; the names of what it has loaded go to `modules`."""
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]
@@ -141,11 +139,24 @@ def _child(request: Mapping[str, Any], target: int | None, log: Path) -> int:
         if target is not None:
             sys.addaudithook(_hook(request["work"], target))
         code = run(request["args"], environ=dict(os.environ))
+        if modules is not None:
+            modules.write_text("\n".join(sorted(sys.modules)))
     except BaseException:  # noqa: BLE001 - a forked child must never return into its parent's code
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def _load(request: Mapping[str, Any]) -> None:
+    """Import what an undisturbed run imports, so that no child needs to: a run itself would start threads, which forks lose."""
+    work = Path(request["work"])
+    names = work.with_name(f"{work.name}.modules")
+    shutil.copytree(request["template"], work, symlinks=True)
+    _child(request, None, work.with_name(f"{work.name}.log"), names)
+    for name in names.read_text().split() if names.exists() else ():
+        with contextlib.suppress(Exception):  # what cannot be imported alone is imported by the children
+            importlib.import_module(name)
 
 
 def _rounds(request: Mapping[str, Any]) -> Iterator[Outcome]:
@@ -175,8 +186,7 @@ def _rounds(request: Mapping[str, Any]) -> Iterator[Outcome]:
 def main() -> int:
     """Work through the request."""
     request = json.loads(Path(sys.argv[1]).read_text())
-    for name in request["preload"]:
-        importlib.import_module(name)
+    _load(request)
     print(json.dumps([asdict(item) for item in _rounds(request)]))
     return 0
 
