@@ -1,6 +1,7 @@
 """Dockerfiles built by a real BuildKit in a second daemon, chosen through `--builder`."""
 
 import contextlib
+import functools
 import json
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from support.buildkit import Second, second_daemon
 from support.effects import RecordingLog
 from support.engine_site import BASE, CLASSIC, FINISH, VERSION, Site, engine_base, make_site
 from support.require import need
+from support.team import check_team_images, team_base, write_team_release
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +84,21 @@ def test_classic(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     record = json.loads((image.layout / "build.json").read_text())
     assert record["base"]["reference"] == f"{BASE}:1"
     assert record["base"]["digest"].startswith(f"{BASE}:1@sha256:")
+
+
+def test_a_teams_dockerfile_of_a_hundred_lines(site: Site, second: Second, capfd: pytest.CaptureFixture[str]) -> None:
+    """Build arguments, a user, Debian packages, post-install steps: cpu and gpu side by side, and both hold their lock."""
+    assert len((Path(__file__).parents[1] / "support/team.Dockerfile").read_text().splitlines()) >= 100
+    write_team_release(site)
+    with (
+        contextlib.closing(open_containers({"DOCKER_HOST": f"unix://{second.socket}"}, RecordingLog())) as daemon,
+        team_base(daemon),
+    ):
+        images = site.build(engines=BUILDKIT).images
+    check_team_images(functools.partial(site.inside, capfd=capfd))
+    runtime = read_layout(images[1].layout, verify_layers=True).image.runtime
+    assert (runtime["User"], runtime["Entrypoint"]) == ("analyst", ["/usr/bin/tini", "--"])
+    assert runtime["Labels"]["com.example.type"] == "gpu"
 
 
 def test_a_secret_is_mounted_and_stays_nowhere(site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

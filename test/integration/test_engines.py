@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from lockyard.oci.layout import read_layout
 from support.effects import RecordingLog
 from support.engine_site import BASE, CLASSIC, FINISH, RELEASE, VERSION, Site, engine_base, make_site
 from support.require import need
+from support.team import check_team_images, team_base, write_team_release
 
 pytestmark = pytest.mark.integration
 
@@ -135,6 +137,20 @@ def test_a_broken_step_is_shown_and_nothing_is_built(site: Site) -> None:
         f"line {i}" for i in range(21, 60)
     ] or len([line for line in caught.value.details if line.startswith("line")]) >= 39
     assert caught.value.hint == "the whole log is in .lockyard/logs/1.0.0-gpu-linux-64.log"
+
+
+def test_a_teams_dockerfile_of_a_hundred_lines(
+    site: Site, engine: DockerDaemon, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Build arguments, a user, Debian packages, post-install steps: cpu and gpu side by side, and both hold their lock."""
+    assert len((Path(__file__).parents[1] / "support/team.Dockerfile").read_text().splitlines()) >= 100
+    write_team_release(site)
+    with team_base(engine):
+        images = site.build().images
+    check_team_images(functools.partial(site.inside, capfd=capfd))
+    runtime = read_layout(images[1].layout, verify_layers=True).image.runtime
+    assert (runtime["User"], runtime["Entrypoint"]) == ("analyst", ["/usr/bin/tini", "--"])
+    assert runtime["Labels"]["com.example.type"] == "gpu"
 
 
 def test_secrets_are_refused_before_anything_runs(site: Site) -> None:
