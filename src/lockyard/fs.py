@@ -193,6 +193,18 @@ def sweep_old(directory: Path, *, age: float = 86400.0) -> None:
                 remove(Path(entry.path))
 
 
+def is_full(error: BaseException) -> bool:
+    """Tell whether a failure says that a disk, or what one may use of it, is full."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def free_bytes(path: Path) -> int:
+    """Return how many bytes can still be written below a path, there or not."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
 def unfinished(directory: Path) -> tuple[Path, ...]:
     """Return what is half-written directly in `directory`, by a process that is at work or was killed."""
     return tuple(directory / name for name, entry in _walk(directory, "") if _is_leftover(entry.name))

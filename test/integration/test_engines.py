@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,29 @@ def test_a_build_that_is_ended_leaves_nothing(site: Site, engine: DockerDaemon) 
             engine._api.wait(container["Id"], timeout=60)  # the engine is ending it
     assert not (site.root / "out").exists()
     assert not [name for name in site.images() if name.endswith("-env")]
+
+
+@pytest.mark.parametrize(("engine_name", "megabytes"), [("native", 4), ("docker", 14)])
+def test_a_full_disk(site: Site, engine_name: str, megabytes: int) -> None:
+    """One message with the room there is, nothing half-done; with more room it goes on from what is finished."""
+    need("root")
+    cache = site.root.with_name("cache")
+    cache.mkdir()
+    big = "RUN head -c 9000000 /dev/urandom > /big\n" if engine_name == "docker" else ""
+    (site.release / "Dockerfile").write_text(FINISH.replace("RUN /opt/conda/bin/tool > /etc/made\n", big))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(cache)], check=True)
+    try:
+        with pytest.raises(BuildError, match="^the disk is full$") as caught:
+            site.image(engines=EngineOptions(engine=engine_name))
+        assert caught.value.details[0].endswith(f"bytes are free for the cache: {cache}")
+        assert not (site.root / "out").exists()
+        assert not [path for path in cache.rglob("*") if path.is_file() and "new" in path.name and path.stat().st_size]
+        assert not [name for name in site.images() if name.endswith("-env")]
+        subprocess.run(["mount", "-o", "remount,size=200m", str(cache)], check=True)
+        assert site.image(engines=EngineOptions(engine=engine_name)).layers > 1
+    finally:
+        # The cache is in use by this process as long as it lives.
+        subprocess.run(["umount", "--lazy", str(cache)], check=True)
 
 
 def test_no_engine_is_one_message(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from lockyard.app.engines import (
     open_engine,
     resolved_bases,
     say_choice,
+    told_when_full,
     variant_args,
 )
 from lockyard.app.images import BUILD, BuildResult, ImageResult, chosen_platforms, tag_of
@@ -112,7 +113,7 @@ def build_release(
     from_lock = tuple(name for name in choices if name not in without or name in missing)
     locks = current_locks(toolbox, workspace, version, image_types=from_lock) if from_lock else {}
     jobs = _jobs(workspace, version, choices, locks, platforms)
-    with workspace.lock():
+    with workspace.lock(), told_when_full(toolbox, workspace):
         tree = workspace.release_tree(version)
         wanted = {name: [platform for other, platform in jobs if other == name] for name, _ in jobs}
         locks, files = supply(locks, tree, version, platforms=wanted, package_dir=package_dir)
@@ -212,7 +213,10 @@ def _build_in_containers(release: _Release, job: _Job, containers: Builder) -> t
     request, seconds = _prepared(release, job) if choice.kind == "finish" else (_bare_request(release, job), {})
     image = f"{workspace.distribution.image}:{tag_of(release.line.variant(name), release.version, name)}"
     engine = ContainerEngine(
-        containers, NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log), BlobCache(toolbox.cache_dir)
+        containers,
+        NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log),
+        BlobCache(toolbox.cache_dir),
+        scratch=toolbox.cache_dir,
     )
     with build_log(workspace, release.version, name, platform, toolbox.log) as say:
         done = engine.build(

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from lockyard import fs
 from lockyard.app.bases import BASES, DOCKERFILE, base_directory, base_inputs, base_layout, configured_base, read_bases
-from lockyard.app.engines import Choice, EngineOptions, build_log, first_failure, open_engine, variant_args
+from lockyard.app.engines import (
+    Choice,
+    EngineOptions,
+    build_log,
+    first_failure,
+    open_engine,
+    told_when_full,
+    variant_args,
+)
 from lockyard.app.images import chosen_platforms
 from lockyard.app.workspace import Workspace, decode
 from lockyard.engines.containers import ContainerEngine
@@ -89,7 +97,7 @@ def build_base(
         for name, variant in workspace.variants(version, image_types).items()
         for platform in chosen_platforms(variant, name, platforms)
     ]
-    with workspace.lock():
+    with workspace.lock(), told_when_full(toolbox, workspace):
         found = _build_all(work, jobs)
         if target is not None:
             found = tuple(_pushed(work, target, item) for item in found)
@@ -134,7 +142,7 @@ def _build(work: _Work, name: str, platform: str, path: str, builder: Builder) -
         workers=os.cpu_count() or 1,
     )  # fmt: skip
     cache = BlobCache(toolbox.cache_dir)
-    engine = ContainerEngine(builder, NativeEngine(cache, toolbox.log), cache)
+    engine = ContainerEngine(builder, NativeEngine(cache, toolbox.log), cache, scratch=toolbox.cache_dir)
     tag = _tag(version, name, platform)
     with build_log(workspace, version, f"base-{name}", platform, toolbox.log) as say:
         built = engine.build_base(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockyard import fs
 from lockyard.app.workspace import Workspace, decode
 from lockyard.conda.formats import env_out_name, write_env_out
 from lockyard.conda.lock import LockedPackage
@@ -200,6 +201,27 @@ def install_order(packages: Sequence[LockedPackage]) -> tuple[LockedPackage, ...
             sorter.done(*ready)
         break
     return tuple(by_name[name] for name in done)
+
+
+@contextlib.contextmanager
+def told_when_full(toolbox: Toolbox, workspace: Workspace) -> Iterator[None]:
+    """Say which places have how much room when a disk is full.
+
+    Raises:
+        BuildError: it is.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        if not fs.is_full(error):
+            raise
+        places = {"the cache": toolbox.cache_dir, "the distribution": workspace.root}
+        details = [f"{fs.free_bytes(path):,} bytes are free for {what}: {path}" for what, path in places.items()]
+        raise BuildError(
+            "the disk is full", details=details,
+            hint="lockyard cache prune makes room; what is finished stays in the cache, so build again",
+        ) from error  # fmt: skip
 
 
 def log_path(workspace: Workspace, version: Version, image_type: str, platform: str) -> Path:

@@ -49,9 +49,10 @@ class ContainerResult:
 
 
 class ContainerEngine:
-    """Builds with a container engine; `native` makes environment images."""
+    """Builds with a container engine; `native` makes environment images, `scratch` has room for the largest layer."""
 
-    def __init__(self, containers: Builder, native: Engine, cache: LayerCache) -> None:
+    def __init__(self, containers: Builder, native: Engine, cache: LayerCache, *, scratch: Path) -> None:
+        self._scratch = scratch
         self._containers = containers
         self._native = native
         self._cache = cache
@@ -132,6 +133,7 @@ class ContainerEngine:
         *,
         version: bool = True,
     ) -> ContainerResult:
+        self._scratch.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(max(1, request.workers), thread_name_prefix="deflate") as executor:
             config_bytes, layers = self._containers.export(
                 image_id, lambda stream: self._take(request, stream, known, executor)
@@ -161,7 +163,7 @@ class ContainerEngine:
         self, request: BuildRequest, stream: IO[bytes], known: Mapping[str, tuple[Layer, Path]], executor: Executor
     ) -> _Exported:
         """Read one layer: keep it when it is new, in our compression."""
-        with tempfile.TemporaryFile() as plain:
+        with tempfile.TemporaryFile(dir=self._scratch) as plain:
             state = hashlib.sha256()
             size = 0
             while chunk := stream.read(BLOCK):

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
+from lockyard import fs
 from lockyard.errors import BuildError
 from lockyard.oci.archive import ChunkStream, read_archive
 from lockyard.ports import ContainerRun, EngineBuild, RunResult
@@ -231,6 +232,8 @@ def docker_errors() -> Iterator[None]:
     try:
         yield
     except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        if fs.is_full(error):
+            raise  # a disk of ours, not the daemon's
         raise BuildError(f"the Docker daemon failed: {error}") from error
 
 
