@@ -6,7 +6,9 @@ decide, in a fixed order, so every machine finds the same groups.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from lockyard.oci.moves import settle
+from lockyard.oci.pieces import Odds, Piece, join, union, weight_of
 
 _BLOCK = 160
 """Packages that are compared all with all; more are merged block by block first, which keeps the time in bounds."""
@@ -15,65 +17,23 @@ _KEPT = 4
 _FAMILY = 4_000_000.0
 """Weighted bytes up to which packages that always changed together are one piece from the start."""
 
-Share = tuple[float, float, int]
-"""What a group is in one image: its bytes (weighted), the chance that nothing unforeseen changes, its past changes as bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A package, or several that stay together; one share per image."""
-
-    names: tuple[str, ...]
-    shares: tuple[Share, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Odds:
-    """How past changes tell the next: each bit of a union of changes counts `per_bit`."""
-
-    per_bit: float
-
-    def change(self, share: Share) -> float:
-        """Return the chance that something in the share changes in the next release."""
-        return 1.0 - (1.0 - share[2].bit_count() * self.per_bit) * share[1]
-
-    def cost(self, shares: Iterable[Share]) -> float:
-        """Return the bytes (weighted) that the next release is expected to re-send of a layer."""
-        per_bit, total = self.per_bit, 0.0
-        for size, calm, bits in shares:
-            if size:
-                total += size * (1.0 - (1.0 - bits.bit_count() * per_bit) * calm)
-        return total
-
-    def cost_of_both(self, one: Sequence[Share], other: Sequence[Share]) -> float:
-        """Return the cost of the union of two groups."""
-        per_bit, total = self.per_bit, 0.0
-        # The innermost loop of all: a size of nothing costs nothing by itself.
-        for (size, calm, bits), (more, calm2, bits2) in zip(one, other):  # noqa: B905  # both have one share per image
-            total += (size + more) * (1.0 - (1.0 - (bits | bits2).bit_count() * per_bit) * (calm * calm2))
-        return total
-
-
-def join(pieces: Sequence[Piece]) -> Piece:
-    """Return the union of pieces; each package of an image counts once, as names are in one piece only."""
-    names = [name for piece in pieces for name in piece.names]
-    shares = pieces[0].shares
-    for piece in pieces[1:]:
-        shares = _union(shares, piece.shares)
-    return Piece(tuple(sorted(names)), shares)
-
 
 def group(pieces: Iterable[Piece], count: int, odds: Odds) -> list[Piece]:
     """Merge pieces until at most `count` (at least 1) are left; their order means nothing, ties go by name."""
-    left = sorted(pieces, key=lambda piece: piece.names)
-    if len(left) > count and len(left) > _BLOCK:
-        left = _families(left, count)
+    single = sorted(pieces, key=lambda piece: piece.names)
+    if len(single) <= count:
+        return single
+    left = _families(single, count) if len(single) > _BLOCK else single
     while len(left) > max(count, 2 * _BLOCK):
         before = len(left)
         left = _by_blocks(left, count, odds)
         if len(left) == before:
             break
-    return _merge(left, count, odds)
+    owner = {name: number for number, piece in enumerate(_merge(left, count, odds)) for name in piece.names}
+    groups: dict[int, list[Piece]] = {}
+    for piece in single:
+        groups.setdefault(owner[piece.names[0]], []).append(piece)
+    return [join(found) for found in settle([groups[number] for number in sorted(groups)], odds)]
 
 
 def _families(pieces: list[Piece], count: int) -> list[Piece]:
@@ -87,7 +47,7 @@ def _families(pieces: list[Piece], count: int) -> list[Piece]:
             if other is not None:
                 done.append(other)
             families[key] = piece
-        elif _size(other) + _size(piece) <= _FAMILY:
+        elif weight_of(other) + weight_of(piece) <= _FAMILY:
             families[key] = join([other, piece])
         else:
             done.append(piece)
@@ -96,7 +56,7 @@ def _families(pieces: list[Piece], count: int) -> list[Piece]:
 
 def _by_blocks(pieces: list[Piece], count: int, odds: Odds) -> list[Piece]:
     """Merge the smaller pieces within blocks of those that changed alike."""
-    ranked = sorted(pieces, key=lambda piece: (-_size(piece), piece.names))
+    ranked = sorted(pieces, key=lambda piece: (-weight_of(piece), piece.names))
     big, small = ranked[:_BLOCK], ranked[_BLOCK:]
     small.sort(key=lambda piece: (tuple(share[2] for share in piece.shares), piece.names))
     found = list(big)
@@ -107,37 +67,63 @@ def _by_blocks(pieces: list[Piece], count: int, odds: Odds) -> list[Piece]:
 
 
 def _merge(pieces: list[Piece], count: int, odds: Odds) -> list[Piece]:
-    """Merge the cheapest pair, again and again; `best[i]` is (added cost, j) of the cheapest partner j > i."""
-    groups: list[tuple[Share, ...]] = [piece.shares for piece in pieces]
-    members = [[piece] for piece in pieces]
-    costs = [odds.cost(shares) for shares in groups]
-    alive = list(range(len(pieces)))
-    both = odds.cost_of_both
-    nothing = (float("inf"), -1)
-
-    def partner(place: int) -> tuple[float, int]:
-        mine, cost = groups[alive[place]], costs[alive[place]]
-        return min([(both(mine, groups[j]) - cost - costs[j], j) for j in alive[place + 1 :]], default=nothing)
-
-    best = [partner(one) if len(pieces) > count else nothing for one in alive]
-    while len(alive) > count:
-        _, one = min([(best[i][0], i) for i in alive])
-        other = best[one][1]
-        groups[one] = _union(groups[one], groups[other])
-        members[one] += members[other]
-        costs[one] = odds.cost(groups[one])
-        alive.remove(other)
-        for place, i in enumerate(alive):
-            if i == one or best[i][1] in {one, other}:
-                best[i] = partner(place)
-            elif i < one:
-                best[i] = min(best[i], (both(groups[i], groups[one]) - costs[i] - costs[one], one))
-    return [Piece(tuple(sorted(name for piece in members[i] for name in piece.names)), groups[i]) for i in alive]
+    """Merge the cheapest pair, again and again."""
+    pairs = _Pairs(pieces, odds)
+    while len(pairs.alive) > count:
+        pairs.merge()
+    return [Piece(tuple(sorted(pairs.names[i])), tuple(column[i] for column in pairs.columns)) for i in pairs.alive]
 
 
-def _union(one: Sequence[Share], other: Sequence[Share]) -> tuple[Share, ...]:
-    return tuple((a[0] + b[0], a[1] * b[1], a[2] | b[2]) for a, b in zip(one, other, strict=True))
+class _Pairs:
+    """Groups, and for each the cheapest partner behind it: `best[i]` is (added cost, j), j > i.
 
+    Where that partner grew or is gone (`stale`) the cost stands for the least that a union can add, until its turn comes: a group
+    that grew is seldom cheaper to join, and most rows are never looked at again.
+    """
 
-def _size(piece: Piece) -> float:
-    return sum(share[0] for share in piece.shares)
+    def __init__(self, pieces: Sequence[Piece], odds: Odds) -> None:
+        self.odds = odds
+        self.names = [piece.names for piece in pieces]
+        self.columns = [[piece.shares[image] for piece in pieces] for image in range(len(pieces[0].shares))]
+        self.costs = [odds.cost(piece.shares) for piece in pieces]
+        self.alive = list(range(len(pieces)))
+        self.best = [self._partner(place) for place in self.alive]
+        self.stale: set[int] = set()
+
+    def merge(self) -> None:
+        """Merge the cheapest pair."""
+        while True:
+            _, one = min([(self.best[i][0], i) for i in self.alive])
+            if one not in self.stale:
+                break
+            self.best[one] = self._partner(self.alive.index(one))
+            self.stale.discard(one)
+        other = self.best[one][1]
+        for column in self.columns:
+            column[one] = union(column[one], column[other])
+        self.names[one] += self.names[other]
+        self.costs[one] = self.odds.cost([column[one] for column in self.columns])
+        self.alive.remove(other)
+        self.stale.discard(other)
+        place = self.alive.index(one)
+        self.best[one] = self._partner(place)
+        below = self.alive[:place]
+        for i, cost in zip(below, self._added(one, below), strict=True):
+            found = cost - self.costs[i]
+            if found < self.best[i][0]:
+                self.best[i] = found, one
+                self.stale.discard(i)
+            elif self.best[i][1] in (one, other):
+                self.stale.add(i)
+        self.stale.update(i for i in self.alive[place + 1 :] if self.best[i][1] == other)
+
+    def _partner(self, place: int) -> tuple[float, int]:
+        others = self.alive[place + 1 :]
+        if not others:
+            return float("inf"), -1
+        costs = self._added(self.alive[place], others)
+        least = min(costs)
+        return least - self.costs[self.alive[place]], others[costs.index(least)]
+
+    def _added(self, one: int, others: Sequence[int]) -> list[float]:
+        return self.odds.added([column[one] for column in self.columns], [[column[j] for j in others] for column in self.columns])

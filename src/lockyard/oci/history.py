@@ -14,7 +14,7 @@ from lockyard.conda.lock import Lock, LockedPackage
 Snapshot = Mapping[str, Mapping[str, str]]
 """Image (`cpu linux-64`) → package name → what it exactly is, of one release."""
 
-WEIGHTS = (8, 4, 2)
+WEIGHTS = (4, 2, 1)
 """Of a change in one of the newest 20 releases, the 20 before them, and so on; older ones are forgotten."""
 PERIOD = 20
 DEPTH = len(WEIGHTS) * PERIOD

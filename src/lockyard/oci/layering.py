@@ -13,8 +13,9 @@ from typing import Any, Self
 
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import ConfigError
-from lockyard.oci.grouping import Odds, Piece, Share, group, join
+from lockyard.oci.grouping import group
 from lockyard.oci.history import WEIGHTS, ChangeHistory, Sizes, Snapshot, identity
+from lockyard.oci.pieces import Odds, Piece, Share, join
 
 SCHEMA = 1
 FILE_NAME = "layers.json"
@@ -259,7 +260,7 @@ class _Planner:
     def _added(self, layer: Sequence[Share], piece: Piece, published: bool) -> float:  # private
         """Return what a new package adds to a layer: its bytes now, if it is published, and those of later releases."""
         now = sum(share[0] for share, more in zip(layer, piece.shares, strict=True) if more[0]) if published else 0.0
-        return now + _HORIZON * (self.odds.cost_of_both(layer, piece.shares) - self.odds.cost(layer))
+        return now + _HORIZON * (self.odds.added(piece.shares, [[share] for share in layer])[0])
 
     def _size(self, name: str) -> int:
         return max((self.bytes[key].get(name, 0) for key in self.keys), default=0)
