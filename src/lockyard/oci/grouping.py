@@ -85,7 +85,7 @@ class _Pairs:
         self.odds = odds
         self.names = [piece.names for piece in pieces]
         self.columns = [[piece.shares[image] for piece in pieces] for image in range(len(pieces[0].shares))]
-        self.costs = [odds.cost(piece.shares) for piece in pieces]
+        self.costs = [[odds.cost(share) for share in column] for column in self.columns]
         self.alive = list(range(len(pieces)))
         self.best = [self._partner(place) for place in self.alive]
         self.stale: set[int] = set()
@@ -99,19 +99,18 @@ class _Pairs:
             self.best[one] = self._partner(self.alive.index(one))
             self.stale.discard(one)
         other = self.best[one][1]
-        for column in self.columns:
+        for column, costs in zip(self.columns, self.costs, strict=True):
             column[one] = union(column[one], column[other])
+            costs[one] = self.odds.cost(column[one])
         self.names[one] += self.names[other]
-        self.costs[one] = self.odds.cost([column[one] for column in self.columns])
         self.alive.remove(other)
         self.stale.discard(other)
         place = self.alive.index(one)
         self.best[one] = self._partner(place)
         below = self.alive[:place]
         for i, cost in zip(below, self._added(one, below), strict=True):
-            found = cost - self.costs[i]
-            if found < self.best[i][0]:
-                self.best[i] = found, one
+            if cost < self.best[i][0]:
+                self.best[i] = cost, one
                 self.stale.discard(i)
             elif self.best[i][1] in (one, other):
                 self.stale.add(i)
@@ -119,11 +118,16 @@ class _Pairs:
 
     def _partner(self, place: int) -> tuple[float, int]:
         others = self.alive[place + 1 :]
-        if not others:
-            return float("inf"), -1
         costs = self._added(self.alive[place], others)
-        least = min(costs)
-        return least - self.costs[self.alive[place]], others[costs.index(least)]
+        least = min(costs, default=float("inf"))
+        return least, others[costs.index(least)] if costs else -1
 
     def _added(self, one: int, others: Sequence[int]) -> list[float]:
-        return self.odds.added([column[one] for column in self.columns], [[column[j] for j in others] for column in self.columns])
+        """Return what a union of one group with each of others costs more than both."""
+        found = self.odds.added(
+            [column[one] for column in self.columns],
+            [[column[j] for j in others] for column in self.columns],
+            [[column[j] for j in others] for column in self.costs],
+        )
+        own = sum(column[one] for column in self.costs)
+        return [cost - own for cost in found]

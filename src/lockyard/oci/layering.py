@@ -260,7 +260,10 @@ class _Planner:
     def _added(self, layer: Sequence[Share], piece: Piece, published: bool) -> float:  # private
         """Return what a new package adds to a layer: its bytes now, if it is published, and those of later releases."""
         now = sum(share[0] for share, more in zip(layer, piece.shares, strict=True) if more[0]) if published else 0.0
-        return now + _HORIZON * (self.odds.added(piece.shares, [[share] for share in layer])[0])
+        added = self.odds.added(
+            piece.shares, [[share] for share in layer], [[self.odds.cost(share)] for share in layer]
+        )
+        return now + _HORIZON * added[0]
 
     def _size(self, name: str) -> int:
         return max((self.bytes[key].get(name, 0) for key in self.keys), default=0)

@@ -34,14 +34,14 @@ class _State:
     images: int = 0
     shares: list[list[Share]] = field(default_factory=list)
     once: list[list[int]] = field(default_factory=list)
-    costs: list[float] = field(default_factory=list)
+    costs: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         count = len(self.groups)
         self.images = len(self.groups[0][0].shares) if count else 0
         self.shares = [[(0.0, 1.0, 0)] * count for _ in range(self.images)]
         self.once = [[0] * count for _ in range(self.images)]
-        self.costs = [0.0] * count
+        self.costs = [[0.0] * count for _ in range(self.images)]
         self.changed = [0] * count
         for number in range(count):
             self._measure(number)
@@ -49,7 +49,7 @@ class _State:
         self.order = sorted((piece for pieces in self.groups for piece in pieces), key=lambda piece: piece.names)
         self.seen: dict[tuple[str, ...], int] = {}
         self.added: dict[tuple[str, ...], list[float]] = {}
-        self.least = _LEAST * sum(self.costs)
+        self.least = _LEAST * sum(map(sum, self.costs))
 
     def sweep(self) -> bool:
         """Look at each package once; return whether any was moved."""
@@ -57,7 +57,7 @@ class _State:
 
     def _move(self, piece: Piece) -> bool:
         source = self.place[piece.names]
-        gain = self.costs[source] - self._without(source, piece)
+        gain = self._gain(source, piece)
         if gain <= self.least:
             return False
         added = self._added(piece)
@@ -80,29 +80,39 @@ class _State:
         seen = self.seen.get(piece.names)
         self.seen[piece.names] = self.now
         if seen is None:
-            found = self.added[piece.names] = self.odds.added(piece.shares, self.shares)
+            found = self.added[piece.names] = self.odds.added(piece.shares, self.shares, self.costs)
             return found
         found = self.added[piece.names]
         stale = [number for number, when in enumerate(self.changed) if when > seen]
-        costs = self.odds.added(piece.shares, [[shares[number] for number in stale] for shares in self.shares])
-        for number, cost in zip(stale, costs, strict=True):
+        for number, cost in zip(
+            stale,
+            self.odds.added(
+                piece.shares,
+                [[column[number] for number in stale] for column in self.shares],
+                [[column[number] for number in stale] for column in self.costs],
+            ),
+            strict=True,
+        ):
             found[number] = cost
         return found
 
-    def _without(self, number: int, piece: Piece) -> float:
-        """Return the cost of a group without one of its packages."""
-        if len(self.groups[number]) == 1:
-            return 0.0
-        rest = []
-        for image, (less, calm, bits) in enumerate(piece.shares):
-            size, calm2, bits2 = self.shares[image][number]
-            rest.append((size - less, calm2 / calm, bits2 & ~(bits & self.once[image][number])))
-        return self.odds.cost(rest)
+    def _gain(self, number: int, piece: Piece) -> float:
+        """Return what a group costs less without one of its packages."""
+        gain = 0.0
+        for (less, calm, bits), shares, once, costs in zip(
+            piece.shares, self.shares, self.once, self.costs, strict=True
+        ):
+            size, calm2, bits2 = shares[number]
+            rest = size - less if len(self.groups[number]) > 1 else 0.0, calm2 / calm, bits2 & ~(bits & once[number])
+            gain += costs[number] - self.odds.cost(rest)
+        return gain
 
     def _measure(self, number: int) -> None:
         """Say anew what a group is; `once` has the bits that exactly one of its packages brings."""
         self.changed[number] = self.now
-        shares: Sequence[Share] = join(self.groups[number]).shares if self.groups[number] else [(0.0, 1.0, 0)] * self.images
+        shares: Sequence[Share] = (
+            join(self.groups[number]).shares if self.groups[number] else [(0.0, 1.0, 0)] * self.images
+        )
         for image, share in enumerate(shares):
             some = more = 0
             for piece in self.groups[number]:
@@ -111,4 +121,4 @@ class _State:
                 some |= bits
             self.shares[image][number] = share
             self.once[image][number] = some & ~more
-        self.costs[number] = self.odds.cost(shares)
+            self.costs[image][number] = self.odds.cost(share)

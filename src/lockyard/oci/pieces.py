@@ -3,7 +3,7 @@
 Only integers and the four operations of IEEE 754 decide, in a fixed order, so every machine finds the same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Share = tuple[float, float, int]
@@ -28,26 +28,22 @@ class Odds:
         """Return the chance that something in the share changes in the next release."""
         return 1.0 - (1.0 - share[2].bit_count() * self.per_bit) * share[1]
 
-    def cost(self, shares: Iterable[Share]) -> float:
-        """Return the bytes (weighted) that the next release is expected to re-send of a layer."""
-        per_bit, total = self.per_bit, 0.0
-        for size, calm, bits in shares:
-            if size:
-                total += size * (1.0 - (1.0 - bits.bit_count() * per_bit) * calm)
-        return total
+    def cost(self, share: Share) -> float:
+        """Return the bytes (weighted) that the next release is expected to re-send of a layer in one image."""
+        return share[0] * (1.0 - (1.0 - share[2].bit_count() * self.per_bit) * share[1])
 
-    def added(self, one: Sequence[Share], others: Sequence[Sequence[Share]]) -> list[float]:
-        """Return what a group adds to the cost of each of others; `others` has them image by image."""
+    def added(
+        self, one: Sequence[Share], others: Sequence[Sequence[Share]], costs: Sequence[Sequence[float]]
+    ) -> list[float]:
+        """Return what a group adds to the cost of each of others; these and their costs are given image by image."""
         per_bit = self.per_bit
         found = [0.0] * len(others[0]) if others else []
         # The innermost loop of all. Where there is nothing of the group, nothing is added.
-        for (more, calm, bits), shares in zip(one, others, strict=True):
+        for (more, calm, bits), shares, before in zip(one, others, costs, strict=True):
             if more:
                 found = [
-                    total
-                    + (size + more) * (1.0 - (1.0 - (bits | bits2).bit_count() * per_bit) * (calm * calm2))
-                    - size * (1.0 - (1.0 - bits2.bit_count() * per_bit) * calm2)
-                    for total, (size, calm2, bits2) in zip(found, shares, strict=True)
+                    total - cost + (size + more) * (1.0 - (1.0 - (bits | bits2).bit_count() * per_bit) * (calm * calm2))
+                    for total, cost, (size, calm2, bits2) in zip(found, before, shares, strict=True)
                 ]
         return found
 
