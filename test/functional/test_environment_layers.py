@@ -1,13 +1,22 @@
-"""The layers of an environment: files that several packages have, owners, compiled modules."""
+"""The layers of an environment: files that several packages have, owners, directories, compiled modules, their number."""
 
+import gzip
 import tarfile
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
 
 from lockyard.engines.request import BuiltImage
+from lockyard.errors import BuildError
+from lockyard.oci.image import MAX_LAYERS, Layer
+from lockyard.oci.layering import LayerPlan
 from lockyard.oci.linking import Module
+from lockyard.oci.values import Descriptor, Digest, MediaType
 from support.bases import open_base
 from support.packages import Node, Package
 from support.prepared import Workshop, settings
@@ -50,6 +59,83 @@ def test_every_file_belongs_to_the_owner(workshop: Workshop) -> None:
     found = files(workshop.build(request))
     assert len(found) == 4
     assert {owner for _, *owner in map(list, found.values()) if owner != [1000, 100]} == set()
+
+
+def directories(built: BuiltImage) -> dict[str, list[tuple[object, ...]]]:
+    """Directory → what each layer that has it says of it."""
+    found: dict[str, list[tuple[object, ...]]] = {}
+    for layer in built.layers:
+        with tarfile.open(built.blobs[layer.layer.descriptor.digest]) as archive:
+            members = list(archive)
+            for member in members:
+                if member.isdir():
+                    said = member.mode, member.uid, member.gid, member.uname, member.gname, member.mtime
+                    found.setdefault(member.name, []).append((*said, *sorted(member.pax_headers.items())))
+            names = [member.name for member in members]
+            above = {parent for name in names for parent in map(str, Path(name).parents) if parent != "."}
+            assert above <= {member.name for member in members if member.isdir()}
+            assert len(names) == len(set(names))
+    return found
+
+
+PLACES = st.sampled_from(["bin", "lib/a", "lib/a/b", "lib/a/b/c", "share", "share/é" + "x" * 120])
+
+
+@limits(max_examples=10, deadline=None)
+@given(st.lists(st.frozensets(PLACES, min_size=1), min_size=2, max_size=5), st.booleans(), st.data())
+def test_directories_are_the_same_in_every_layer_that_has_them(
+    packages: list[frozenset[str]], rooted: bool, data: st.DataObject
+) -> None:
+    """Else the layer on top would decide what a directory is, and a plan would change the image."""
+    modes = st.sampled_from([0o644, 0o755, 0o600, 0o4755])
+    with tempfile.TemporaryDirectory() as place:
+        workshop = Workshop(Path(place))
+        made = [
+            Package(
+                f"p{number}",
+                files={f"{path}/p{number}": Node(b"x", data.draw(modes)) for path in sorted(places)}
+                | {
+                    f"empty/p{number % 2}": Node(directory=True, mode=data.draw(st.sampled_from([0o755, 0o700, 0o775])))
+                },
+            )
+            for number, places in enumerate(packages)
+        ]
+        chosen = settings() if rooted else settings(owner=(1000, 100))
+        base = open_base(workshop.place, "scratch")
+        request = workshop.request(workshop.extracted(*made), base, chosen)
+        apart = LayerPlan({package.name: package.name for package in request.packages})
+        together = LayerPlan({package.name: "all" for package in request.packages})
+        found = directories(workshop.build(replace(request, plan=apart)))
+        assert len(found["opt/conda"]) > len(made)
+        assert {path for path, said in found.items() if len(set(said)) > 1} == set()
+        assert {path: set(said) for path, said in found.items()} == {
+            path: set(said) for path, said in directories(workshop.build(replace(request, plan=together))).items()
+        }
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_layers_of_base_environment_and_dockerfile_count_together(workshop: Workshop, more: int) -> None:
+    packages = workshop.extracted(*(Package(f"p{n}", files={f"share/{n}": Node(b"x")}) for n in range(3)))
+    request = workshop.request(packages, open_base(workshop.place, "scratch"), settings())
+    request = replace(request, dockerfile="ARG ENV_IMAGE\nFROM ${ENV_IMAGE}\nWORKDIR /one\n")
+    built = workshop.build(request)
+    own = len(built.image.layers)
+    assert own == len(built.layers) >= 5
+    data = gzip.compress(bytes(1024), mtime=0)
+    blob = Layer(Descriptor.of(MediaType.LAYER_GZIP, data), Digest.of(bytes(1024)), "nothing")
+    (workshop.place / "blob").write_bytes(data)
+    below = [blob] * (MAX_LAYERS - own + more)
+    image = request.base.image.append(*below, created=request.created)
+    request = replace(
+        request, base=replace(request.base, image=image, blobs={blob.descriptor.digest: workshop.place / "blob"})
+    )
+    if more:
+        with pytest.raises(
+            BuildError, match=rf"121 layers are more than 120: {len(below)} of the base, .* of the Dock"
+        ):
+            workshop.build(request)
+    else:
+        assert len(workshop.build(request).image.layers) == MAX_LAYERS
 
 
 @dataclass(frozen=True)

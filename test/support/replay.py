@@ -14,7 +14,7 @@ import zstandard
 
 from lockyard.conda.formats import read_env_out
 from lockyard.conda.lock import LockedPackage
-from lockyard.oci.history import DEPTH, ChangeHistory, Sizes, Snapshot, identity
+from lockyard.oci.history import ChangeHistory, Sizes, Snapshot, identity, lessons
 from lockyard.oci.layering import BaseLayers, LayerPlan, plan_layers
 from lockyard.version import Version
 from support.require import SHARED, need
@@ -49,12 +49,16 @@ class Releases:
     known: float
     known_bytes: float
     sizes: Sizes
+    histories: dict[Version, ChangeHistory] = field(default_factory=dict)
 
-    def steps(self, version: Version) -> list[tuple[Snapshot, Snapshot]]:
-        """Return the older releases that were committed before one, newest first, each with its base."""
-        before = list(self.releases)[: list(self.releases).index(version)]
-        older = [self.releases[item] for item in sorted(before, reverse=True) if item < version]
-        return [(item.snapshot, self.releases[item.base].snapshot) for item in older if item.base is not None][:DEPTH]
+    def history(self, version: Version) -> ChangeHistory:
+        """Return what the older releases that were committed before one tell."""
+        if version not in self.histories:
+            before = list(self.releases)[: list(self.releases).index(version)]
+            known = [(item, base) for item in before if (base := self.releases[item].base) is not None]
+            steps = [tuple(self.releases[item].snapshot for item in pair) for pair in lessons(known, version)]
+            self.histories[version] = ChangeHistory.of((new, old) for new, old in steps)
+        return self.histories[version]
 
     def patches(self, majors: Iterable[int]) -> list[Version]:
         """Return the patch releases of major lines."""
@@ -66,7 +70,7 @@ Planner = Callable[[Release, Mapping[Version, LayerPlan]], LayerPlan | Mapping[s
 
 @dataclass
 class Replay:
-    """Image → release → bytes that it re-sends; the slowest plan's seconds."""
+    """Image → release → bytes that it re-sends; the slowest plan's seconds of CPU, its history read."""
 
     sent: dict[str, dict[Version, int]] = field(default_factory=lambda: {key: {} for key in IMAGES.values()})
     most_layers: int = 0
@@ -171,9 +175,9 @@ def replay(releases: Releases, planner: Planner) -> Replay:
     plans: dict[Version, LayerPlan] = {}
     result = Replay()
     for version, release in releases.releases.items():
-        start = time.perf_counter()
+        start = time.process_time()
         made = planner(release, plans)
-        result.slowest = max(result.slowest, time.perf_counter() - start)
+        result.slowest = max(result.slowest, time.process_time() - start)
         plans[version] = made if isinstance(made, LayerPlan) else LayerPlan(made)
         for image in release.images:
             mine = _layers(release, image, plans[version])
@@ -204,7 +208,7 @@ def ours(releases: Releases, budget: int) -> Planner:
         base = None
         if release.base is not None:
             base = BaseLayers(plans[release.base], releases.releases[release.base].snapshot)
-        history = ChangeHistory.of(releases.steps(release.version))
+        history = releases.history(release.version)
         return plan_layers(release.images, base=base, history=history, sizes=releases.sizes, budget=budget)
 
     return plan

@@ -1,14 +1,14 @@
 """Use cases around layer plans: plan a release's layers from what was committed before it; explain them."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lockyard import fs
 from lockyard.app.workspace import Workspace, decode
 from lockyard.conda.formats import env_out_platform, lock_from_tree
 from lockyard.conda.lock import Lock, LockedPackage
-from lockyard.oci.history import DEPTH, ChangeHistory, Sizes, Snapshot, image_key, read_names, snapshot_of
+from lockyard.oci.history import ChangeHistory, Sizes, Snapshot, image_key, lessons, read_names, read_sizes, snapshot_of
 from lockyard.oci.layering import FILE_NAME, BaseLayers, Images, LayerPlan, plan_layers
 from lockyard.oci.layerstory import PlanStory, explain_plan
 from lockyard.tree import Tree
@@ -57,14 +57,16 @@ def built_plan(workspace: Workspace, version: Version, tree: Tree, locks: Mappin
 
 
 def explain_layers(workspace: Workspace, version: Version, locks: Mapping[str, Lock]) -> PlanStory:
-    """Explain the layers of a release.
+    """Explain the layers of a release as the images of these locks have them.
 
     Raises:
         ConfigError: a plan or a lock is malformed, or the plan lacks a package.
 
     """
     tree = workspace.existing_release(version)
-    plan = built_plan(workspace, version, tree, locks)
+    # Of all types, whichever are shown: the plan is shared.
+    everything = {**_locks(tree, version, workspace.variants(version)), **locks}
+    plan = built_plan(workspace, version, tree, everything)
     inputs = _inputs(workspace, version, tree, locks)
     for packages in inputs.images.values():
         plan.group(packages)
@@ -98,9 +100,20 @@ def _inputs(workspace: Workspace, version: Version, tree: Tree, locks: Mapping[s
         images=images,
         base=BaseLayers(plan, snapshot_of(base_locks)) if plan is not None else None,
         history=_history(workspace, version, tuple(locks)),
-        sizes=Sizes([*_packages(locks), *_packages(base_locks)]),
+        sizes=_sizes(workspace, version, [*_packages(locks), *_packages(base_locks)]),
         budget=workspace.line(version).layer_budget or workspace.distribution.layer_budget,
     )
+
+
+def _sizes(workspace: Workspace, version: Version, packages: Sequence[LockedPackage]) -> Sizes:
+    """Read what other locks say of sizes, where these packages lack one: only releases made elsewhere do."""
+    if all(package.size is not None for package in packages):
+        return Sizes(packages)
+    found: list[tuple[str, str, int]] = []
+    for other in workspace.versions():
+        for path in sorted(workspace.release_path(other).glob("*.lock.json")) if other != version else ():
+            found += read_sizes((fs.read_file(path) or b"").decode(errors="replace"))
+    return Sizes(packages, found)
 
 
 def _base(workspace: Workspace, tree: Tree, version: Version) -> Version | None:
@@ -114,13 +127,13 @@ def _base(workspace: Workspace, tree: Tree, version: Version) -> Version | None:
 def _history(workspace: Workspace, version: Version, image_types: tuple[str, ...]) -> ChangeHistory:
     """Read what the older releases changed."""
     read = functools.cache(lambda item: _snapshot(workspace, item, image_types))
-    steps: list[tuple[Snapshot, Snapshot]] = []
-    for older in reversed([item for item in workspace.versions() if item < version]):
-        text = fs.read_file(workspace.release_path(older) / SOURCE_VERSION)
-        base = Version.parse(decode(text, SOURCE_VERSION).strip()) if text else None
-        if base is not None and workspace.release_path(base).is_dir() and len(steps) < DEPTH:
-            steps.append((read(older), read(base)))
-    return ChangeHistory.of(steps)
+    known: list[tuple[Version, Version]] = []
+    for older in workspace.versions():
+        text = fs.read_file(workspace.release_path(older) / SOURCE_VERSION) if older < version else None
+        base = Version.parse(decode(text, str(release_dir(older) / SOURCE_VERSION)).strip()) if text else None
+        if base is not None and workspace.release_path(base).is_dir():
+            known.append((older, base))
+    return ChangeHistory.of([(read(older), read(base)) for older, base in lessons(known, version)])
 
 
 def _snapshot(workspace: Workspace, version: Version, image_types: Iterable[str]) -> Snapshot:

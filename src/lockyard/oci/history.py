@@ -1,8 +1,10 @@
 """How often packages changed from release to release: the past that a layer plan is made from. No I/O.
 
-Only releases of a lower version count, each by what it changed from its own base; the newest count most.
+Only releases of a lower version count, each by what it changed from its own base; the newest count most. Patch releases teach: a
+minor release changes nearly every package, which says nothing about what patches change together.
 """
 
+import json
 import re
 import statistics
 from collections.abc import Iterable, Mapping
@@ -10,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from lockyard.conda.lock import Lock, LockedPackage
+from lockyard.version import Version
 
 Snapshot = Mapping[str, Mapping[str, str]]
 """Image (`cpu linux-64`) → package name → what it exactly is, of one release."""
@@ -21,6 +24,17 @@ DEPTH = len(WEIGHTS) * PERIOD
 """Releases that are worth reading."""
 _DIST_RE = re.compile(r"(.+)-[^-]+-[^-]+")
 _ARCHIVE_RE = re.compile(r"\.(?:conda|tar\.bz2)$")
+
+
+def lessons(releases: Iterable[tuple[Version, Version]], version: Version) -> list[tuple[Version, Version]]:
+    """Return which of (release, its base) a plan of `version` learns from, newest first: patches, or all if there is none."""
+    older = sorted((pair for pair in releases if pair[0] < version), reverse=True)
+    patches = [pair for pair in older if _line(pair[0]) == _line(pair[1])]
+    return (patches or older)[:DEPTH]
+
+
+def _line(version: Version) -> tuple[int, int]:
+    return version.major, version.minor
 
 
 def image_key(image_type: str, platform: str) -> str:
@@ -55,6 +69,24 @@ def read_names(env_out: str) -> Mapping[str, str]:
         if match and "/" in url:
             found[match[1]] = f"{name}#{digest.removeprefix('sha256:')}"
     return found
+
+
+def read_sizes(lock_json: str) -> list[tuple[str, str, int]]:
+    """Read (name, identity, bytes) of the packages of another release's lock; what cannot be read is left out."""
+    try:
+        platforms = json.loads(lock_json)["packages"].values()
+        return [
+            (
+                item["name"],
+                f"{item['url'].rsplit('/', 1)[-1]}#{item.get('md5') or item.get('sha256') or ''}",
+                item["size"],
+            )
+            for packages in platforms
+            for item in packages
+            if isinstance(item.get("size"), int)
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +150,25 @@ def _after(past: Past, bits: int, number: int, weight: int) -> Past:
 
 
 class Sizes:
-    """Sizes of archives; one that a lock does not say is the median of that name's known ones, else of all."""
+    """Sizes of archives; one that no lock says is the median of that name's known ones, else of all."""
 
-    def __init__(self, known: Iterable[LockedPackage]) -> None:
+    def __init__(self, known: Iterable[LockedPackage], elsewhere: Iterable[tuple[str, str, int]] = ()) -> None:
+        """Take packages, and (name, identity, bytes) from other locks."""
+        self._known = {what: (name, size) for name, what, size in elsewhere}
+        self._known |= {identity(item): (item.name, item.size) for item in known if item.size is not None}
         by_name: dict[str, list[int]] = {}
-        for package in {identity(item): item for item in known}.values():
-            if package.size is not None:
-                by_name.setdefault(package.name, []).append(package.size)
+        for name, size in self._known.values():
+            by_name.setdefault(name, []).append(size)
         self._medians = {name: int(statistics.median(sizes)) for name, sizes in by_name.items()}
         self._all = int(statistics.median(size for sizes in by_name.values() for size in sizes)) if by_name else 1
 
     def __call__(self, package: LockedPackage) -> int:
         """Return its size in bytes, known or not."""
-        return package.size if package.size is not None else self._medians.get(package.name, self._all)
+        if package.size is not None:
+            return package.size
+        _, size = self._known.get(identity(package), ("", self._medians.get(package.name, self._all)))
+        return size
+
+    def knows(self, package: LockedPackage) -> bool:
+        """Whether the size is no estimate."""
+        return package.size is not None or identity(package) in self._known

@@ -14,7 +14,7 @@ _SHOWN = 3
 class PlacedPackage:
     """A package of a layer: it changed in `changes` of the `seen` older releases that it was in.
 
-    `size` is in bytes, an estimate where the lock does not say it (`estimated`).
+    `size` is in bytes, an estimate where no lock says it (`estimated`).
     """
 
     name: str
@@ -54,7 +54,7 @@ def explain_plan(
     """Explain a plan by the base release's and the past; it needs not be the one that `plan_layers` would make now."""
     teller = _Teller(plan, images, base, history, sizes)
     packages = {identity(item): item for items in images.values() for item in items}.values()
-    unknown = sum(item.size is None for item in packages)
+    unknown = sum(not sizes.knows(item) for item in packages)
     return PlanStory(
         layers=tuple(teller.layer(name) for name in plan.order if name in teller.members),
         releases=history.count,
@@ -109,7 +109,7 @@ class _Teller:
             name=package.name,
             version=package.version,
             size=self.sizes(package),
-            estimated=package.size is None,
+            estimated=not self.sizes.knows(package),
             changes=past.changes,
             seen=past.seen,
             why=self._why(package.name),

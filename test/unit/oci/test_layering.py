@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import ConfigError
-from lockyard.oci.history import ChangeHistory, Snapshot, identity
+from lockyard.oci.grouping import group
+from lockyard.oci.history import ChangeHistory, Snapshot, identity, lessons, read_sizes
 from lockyard.oci.layering import (
     BIG,
     HARD_CAP,
@@ -20,6 +22,9 @@ from lockyard.oci.layering import (
     plan_layers,
     reserve_of,
 )
+from lockyard.oci.moves import settle
+from lockyard.oci.pieces import Odds, Piece, join
+from lockyard.version import Version
 
 Sized = Mapping[str, tuple[str, int]]
 """Package → version and size."""
@@ -247,3 +252,64 @@ def test_malformed_files_are_refused(text: str, message: str) -> None:
 
 def test_a_file_without_an_order_is_read() -> None:
     assert LayerPlan.from_json('{"schema": 1, "layers": {"a": "x", "b": "w"}}').order == ("w", "x")
+
+
+ODDS = Odds(0.05)
+SHARES = st.tuples(st.integers(0, 1000).map(float), st.sampled_from([0.5, 0.9, 0.95, 1.0]), st.integers(0, 255)).map(
+    lambda share: share if share[0] else (0.0, 1.0, 0)
+)
+GROUPS = st.lists(st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=6), min_size=1, max_size=6)
+
+
+def cost(groups: list[list[Piece]]) -> float:
+    return sum(ODDS.cost(share) for pieces in groups for share in join(pieces).shares)
+
+
+@LAWS
+@given(GROUPS)
+def test_moves_cost_nothing_lose_nothing_and_end_where_none_pays(groups: list[list[tuple[Any, Any]]]) -> None:
+    made = [[Piece((f"{a}-{b}",), shares) for b, shares in enumerate(pieces)] for a, pieces in enumerate(groups)]
+    settled = settle(made, ODDS)
+    assert sorted(item.names for pieces in settled for item in pieces) == sorted(
+        item.names for pieces in made for item in pieces
+    )
+    assert len(settled) <= len(made)
+    least = cost(settled)
+    assert least <= cost(made)
+    rooms = [*settled, *[[] for _ in range(len(made) - len(settled))]]
+    for source, pieces in enumerate(rooms):
+        for piece in pieces:
+            for target in range(len(rooms)):
+                moved = [[item for item in found if item is not piece] for found in rooms]
+                moved[target].append(piece)
+                assert cost([found for found in moved if found]) >= least * (1 - 1e-6) - 1e-6, (source, target)
+
+
+def test_a_busy_package_leaves_a_big_quiet_layer() -> None:
+    quiet, busy, other = (Piece((n,), ((s, c, b),)) for n, s, c, b in (
+        ("quiet", 1000.0, 0.99, 0), ("busy", 10.0, 0.5, 0b1111), ("other", 20.0, 0.5, 0b1111),
+    ))  # fmt: skip
+    assert settle([[quiet, busy], [other]], ODDS) == [[quiet], [other, busy]]
+
+
+@LAWS
+@given(GROUPS, st.integers(1, 40))
+def test_groups_are_at_most_so_many(groups: list[list[tuple[Any, Any]]], count: int) -> None:
+    pieces = [Piece((f"{a}-{b}",), s) for a, found in enumerate(groups) for b, s in enumerate(found)]
+    made = group(pieces, count, ODDS)
+    assert 1 <= len(made) <= max(count, 1)
+    assert sorted(name for piece in made for name in piece.names) == sorted(piece.names[0] for piece in pieces)
+
+
+def test_patch_releases_teach_and_others_only_where_there_is_none() -> None:
+    def told(version: str, *pairs: str) -> list[str]:
+        known = [(Version.parse(new), Version.parse(old)) for new, old in map(str.split, pairs)]
+        return [f"{new} {old}" for new, old in lessons(known, Version.parse(version))]
+
+    assert told("1.2.1", "1.1.0 1.0.0", "1.2.0 1.1.0", "1.2.2 1.2.1") == ["1.2.0 1.1.0", "1.1.0 1.0.0"]
+    assert told("1.2.0", "1.0.1 1.0.0", "1.1.0 1.0.1", "1.1.1 1.1.0") == ["1.1.1 1.1.0", "1.0.1 1.0.0"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"packages": {"linux-64": [{"size": 3}]}}', '{"packages": 3}'])
+def test_sizes_of_a_lock_that_cannot_be_read_are_none(text: str) -> None:
+    assert read_sizes(text) == []
