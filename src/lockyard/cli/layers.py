@@ -30,7 +30,7 @@ def explain(context: Context, *, version: Version, image_types: tuple[str, ...],
     r"""Say which layer each package of a release is in, why, and how often it changed.
 
     Layers are listed as they lie in the image, those that seldom change first; `changed` is in how many of the older releases
-    that a package was in it became another. A size with ~ is an estimate: the lock does not say it.
+    that a package was in it became another. A size with ~ is an estimate: no lock says it.
 
     \b
     Examples:
