@@ -179,6 +179,22 @@ def _processes(command: str) -> list[int]:
     return found
 
 
+def test_a_full_disk(site: Site) -> None:
+    """The builder has room, this machine has not: one message, nothing half-done."""
+    cache = site.root.with_name("cache")
+    cache.mkdir()
+    (site.release / "Dockerfile").write_text(FINISH + "RUN head -c 9000000 /dev/urandom > /big\n")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(cache)], check=True)
+    try:
+        with pytest.raises(BuildError, match="^the disk is full$"):
+            site.image(engines=BUILDKIT)
+        assert not (site.root / "out").exists()
+        assert not list((cache / "buildkit").iterdir())
+    finally:
+        # The cache is in use by this process as long as it lives.
+        subprocess.run(["umount", "--lazy", str(cache)], check=True)
+
+
 def test_no_builder_of_that_name(site: Site) -> None:
     (site.release / "Dockerfile").write_text(FINISH)
     with pytest.raises(BuildError, match='no builder "nowhere" found') as caught:

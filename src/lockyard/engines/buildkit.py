@@ -6,6 +6,7 @@ builder takes only the layers that it has not.
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import shutil
@@ -72,6 +73,7 @@ class BuildKit:
 
         Raises:
             BuildError: a step failed; the details are its last lines.
+            OSError: there is no room for the image here.
 
         """
         archive = self._stage / f"image{next(self._numbers)}.tar"
@@ -95,6 +97,10 @@ class BuildKit:
             raise BuildError(f"{build.what}: the build was ended")
         if code != 0 or not archive.exists():
             failure = log.failure()
+            if "no space left on device" in failure.text and str(self._stage) in failure.text:
+                raise OSError(
+                    errno.ENOSPC, "No space left on device", str(archive)
+                )  # a disk of ours, not the builder's
             what = f"{failure.step} failed: {failure.text}" if failure.step else failure.text
             raise BuildError(f"{build.what}: {what}", details=failure.lines, hint=_hint(failure.text))
         self._bases |= log.bases
