@@ -164,6 +164,7 @@ class Site:
         return self.build(image_types=(image_type,), **options).images[0]
 
     def inside(self, image_type: str, *argv: str, capfd: pytest.CaptureFixture[str]) -> str:
+        capfd.readouterr()  # what was printed before is not the command's
         result = run_in_image(self.toolbox, self.workspace, VERSION, image_type, argv)
         assert result.exit_code == 0
         return capfd.readouterr().out
