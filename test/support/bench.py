@@ -94,7 +94,8 @@ def _command(command: Command) -> tuple[float, float, int]:
         command.prepare()
     done = subprocess.run(
         [sys.executable, "-I", "-S", __file__, *command.argv],
-        env=command.env,
+        # As users have it: compiled modules are kept between runs.
+        env={**(os.environ if command.env is None else command.env), "PYTHONDONTWRITEBYTECODE": ""},
         cwd=command.cwd,
         capture_output=True,
         text=True,
