@@ -182,7 +182,8 @@ def test_cut_then_run_again(
     whole = distinct_bytes(images)
     assert server.tag_digests(NAMES[0]) == expected_tags(images)
     assert server.state_checks == []
-    assert second <= whole
+    # What the broken connection had delivered may be counted only after the first run has ended.
+    assert second <= whole + cut
     if keep_partial and cut > CHUNK:
         assert second < whole, "finished blobs and chunks are not sent again"
 
