@@ -63,6 +63,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "generate-sbom": "sbom",
         "site": "site",
     },
+    "Automate": {"schedule": "schedule"},
     "Machinery": {"cache": "cache", "completion": "completion"},
 }
 """Section → command → module of `lockyard.cli` whose `COMMANDS` holds it."""
