@@ -1,6 +1,7 @@
 """The direction of imports and the named homes of effects, asserted over the syntax trees."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,7 +69,18 @@ HOMES = {
 RANKS = {"cli": 5, "app": 4, "edge": 3, "infrastructure": 2, "pure": 1, "base": 0}
 
 
-def modules() -> Iterator[tuple[str, Path]]:
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+@functools.cache
+def modules() -> tuple[tuple[str, Path], ...]:
+    return tuple(_modules())
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.name.endswith(".test.py"):
             continue  # no module: a script that runs inside images
@@ -88,9 +100,9 @@ def rank(name: str) -> str:
     return "pure"
 
 
-def imported(tree: ast.AST, known: set[str]) -> Iterator[tuple[int, str]]:
+def imported(path: Path, known: set[str]) -> Iterator[tuple[int, str]]:
     """Every module of the package, and every foreign top module, that a file imports."""
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -106,7 +118,7 @@ def test_imports_point_inwards() -> None:
     broken = []
     for name, path in modules():
         mine = rank(name)
-        for line, target in imported(ast.parse(path.read_text()), known):
+        for line, target in imported(path, known):
             if not target.startswith("lockyard."):
                 continue
             other = target.removeprefix("lockyard.")
@@ -125,7 +137,7 @@ def test_only_the_root_command_reaches_past_app() -> None:
     for name, path in modules():
         if not name.startswith("cli.") or name == "cli.root":
             continue
-        for line, target in imported(ast.parse(path.read_text()), known):
+        for line, target in imported(path, known):
             if rank(target.removeprefix("lockyard.")) == "edge" and target.startswith("lockyard."):
                 broken.append(f"{path.relative_to(SRC)}:{line}: {name} imports {target}")
     assert not broken, "\n".join(broken)
@@ -139,12 +151,11 @@ def test_each_effect_has_a_named_home(library: str) -> None:
     for name, path in modules():
         if name in homes or (f"{name.split('.')[0]}.*" in homes):
             continue
-        tree = ast.parse(path.read_text())
-        lines = [line for line, target in imported(tree, set()) if target.split(".")[0] == library]
+        lines = [line for line, target in imported(path, set()) if target.split(".")[0] == library]
         if library == "os.environ":
             lines = [
                 node.lineno
-                for node in ast.walk(tree)
+                for node in nodes(path)
                 if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
                 and isinstance(node.value, ast.Name) and node.value.id == "os"
             ]  # fmt: skip
@@ -158,11 +169,10 @@ def test_pure_modules_do_no_input_or_output() -> None:
     broken = []
     for name, path in modules():
         if rank(name) in {"pure", "base"}:
-            tree = ast.parse(path.read_text())
-            found = [(line, target) for line, target in imported(tree, set()) if target in effects]
+            found = [(line, target) for line, target in imported(path, set()) if target in effects]
             found += [
                 (node.lineno, "open()")
-                for node in ast.walk(tree)
+                for node in nodes(path)
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open"
             ]
             broken += [f"{path.relative_to(SRC)}:{line}: {name} uses {target}" for line, target in found]
@@ -173,7 +183,7 @@ def test_no_shell_strings() -> None:
     """Processes get argument lists; `shell=True` and `os.system` do not occur."""
     broken = []
     for _, path in modules():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.keyword) and node.arg == "shell":
                 broken.append(f"{path.relative_to(SRC)}:{node.value.lineno}: shell=")
             if isinstance(node, ast.Attribute) and node.attr in {"system", "popen"}:

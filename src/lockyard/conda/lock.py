@@ -50,9 +50,9 @@ class LockedPackage:
 class Reason:
     """Why a package of the lock differs from the base release's lock.
 
-    `kind` is one of `asked`, `bound`, `required by X`, `fresh`, `not available any more`, `not required any more` and
-    `conflict` (the solver had to, and no single package says why); `old` and `new` are `VERSION BUILD`, `None` where
-    the package is not in that lock.
+    `kind` is one of `asked`, `bound`, `required by X`, `fresh` and `not available any more`, or for a package that left
+    the lock because nothing needs it `not required any more`; `old` and `new` are `VERSION BUILD`, `None` where the
+    package is not in that lock.
     """
 
     name: str

@@ -12,7 +12,6 @@ BOUND = "bound"
 FRESH = "fresh"
 UNAVAILABLE = "not available any more"
 UNREQUIRED = "not required any more"
-CONFLICT = "conflict"
 _DEPENDENCY_NAME_RE = re.compile(r"[A-Za-z0-9_.-]+")
 
 Packages = Mapping[str, LockedPackage]
@@ -123,10 +122,34 @@ class _View:
         while level:
             level = {name for name in causes.keys() - kinds.keys() if causes[name] & level}
             kinds |= {name: f"required by {min(causes[name] & kinds.keys())}" for name in level}
+        roots = frozenset(kinds)
         for name in causes.keys() - kinds.keys():
-            # A circle, or only packages that stayed: they are the reason then.
-            kinds[name] = f"required by {min(causes[name])}" if causes[name] else CONFLICT
+            # A circle, or only packages that stayed: they are the reason then. Else the solver had to, and no single
+            # package says why: the nearest change that has a reason of its own is behind it.
+            found = min(causes[name], default=None) or self._nearest(name, roots)
+            kinds[name] = f"required by {found}" if found else UNAVAILABLE
         return kinds
+
+    def _nearest(self, name: str, roots: frozenset[str]) -> str | None:
+        """Return that of `roots` which the fewest dependencies, in either direction, lead to from `name`.
+
+        Packages that none leads to count as far away, so that it is `None` for no roots only.
+        """
+        seen, level = {name}, {name}
+        while level and not level & roots:
+            level = {other for one in level for other in self._neighbours.get(one, ())} - seen
+            seen |= level
+        return min(level & roots or roots, default=None)
+
+    @functools.cached_property
+    def _neighbours(self) -> dict[str, set[str]]:
+        """Name → the packages of either lock that it names as dependencies or constraints, or that name it."""
+        found: dict[str, set[str]] = {}
+        for package in (*self.base.values(), *self.new.values()):
+            for other in {_dependency_name(text) for text in (*package.depends, *package.constrains)}:
+                found.setdefault(package.name, set()).add(other)
+                found.setdefault(other, set()).add(package.name)
+        return found
 
     def _own_kind(self, name: str) -> str | None:
         """Return the reason that a package has by itself, `None` when others are the reason."""

@@ -32,7 +32,7 @@ OLD, NEW = [package("numpy", "1.0")], [package("numpy", "2.0")]
         ({"specs": {"numpy": ["numpy[version='>=2']"]}}, "bound"),
         ({"specs": {"numpy": ["numpy[version='>=1']"]}, "unavailable": {"numpy"}}, "not available any more"),
         ({"specs": {"numpy": ["numpy[version='>=1']"]}, "fresh": True}, "fresh"),
-        ({}, "conflict"),
+        ({}, "not available any more"),
     ],
 )
 def test_a_package_moved_because(asked: dict[str, Any], kind: str) -> None:
@@ -74,7 +74,18 @@ def test_a_rebuild_is_a_change_with_a_reason() -> None:
 def test_an_earlier_reason_stays_while_the_change_is_the_same() -> None:
     earlier = [Reason("numpy", "1.0 h_0", "2.0 h_0", "asked")]
     assert kinds(OLD, NEW, earlier=earlier) == {"numpy": "asked"}
-    assert kinds(OLD, [package("numpy", "3.0")], earlier=earlier) == {"numpy": "conflict"}
+    assert kinds(OLD, [package("numpy", "3.0")], earlier=earlier, fresh=True) == {"numpy": "fresh"}
+
+
+def test_what_no_single_package_explains_is_required_by_the_nearest_change_that_was_asked_for() -> None:
+    """A solver may have to move a package though nothing in the new lock excludes the old one: say who started it."""
+    far, near = package("aaa", "1.0"), package("torch", "1.0", depends=("between",))
+    between = package("between", "1.0", depends=("numpy",))
+    before, after = [*OLD, far, near, between], [*NEW, package("aaa", "2.0"), between]
+    after.append(package("torch", "2.0", depends=("between",)))
+    told = kinds(before, after, update={"aaa", "torch"})
+    assert told == {"aaa": "asked", "torch": "asked", "numpy": "required by torch"}
+    assert kinds([*OLD, far], [*NEW, package("aaa", "2.0")], update={"aaa"})["numpy"] == "required by aaa"
 
 
 def test_types_that_disagree_are_listed_with_what_excludes_the_other() -> None:
