@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lockyard.app.workspace import decode
@@ -22,7 +22,6 @@ from support.fuzz import mutated
 from support.releases import ENV_IN, LINE_SOURCE, VARIANTS, distribution, env_out, line, release
 
 T = TypeVar("T")
-MANY = settings(max_examples=150, deadline=None, derandomize=True)
 SPECS = (
     b"# This file is auto-generated.\nconda-forge::numpy[version='>=1.26.4,<1.27.0']\npython=3.11=h0_0\n",
     b"pytorch[version='>=2,<3',build='*cuda*',build_number='>=3']\nconda-forge/linux-64::a >=1.2 *_cpython\n",
@@ -70,7 +69,6 @@ def read(function: Callable[[], T]) -> T | LockyardError:
         return error
 
 
-@MANY
 @given(mutated(*SPECS))
 @example(b"https://[/linux-64/a-1-0.conda")
 @example(b"a[version='((((((1']")
@@ -89,7 +87,6 @@ def test_spec_files(data: bytes) -> None:
 @pytest.mark.parametrize(
     "name", ["env.in", "pinned_env.in", "arg_based_env.in", "additional_packages_env.in", "env.out"]
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=mutated(*SPECS, ENV_IN.encode(), env_out().encode()))
 def test_files_of_a_release(name: str, data: bytes) -> None:
     """A refusal names the file; a plan's spec file is one that is read."""
@@ -104,7 +101,6 @@ def test_files_of_a_release(name: str, data: bytes) -> None:
     assert len(parse_env_in(text, source="again").lines) == text.count("\n") - 1
 
 
-@MANY
 @given(mutated(*LINES))
 @example(b"schema = 1\nvariants = 3")
 @example(b"variants = [[{}]]")
@@ -113,7 +109,6 @@ def test_variants(data: bytes) -> None:
     assert found.message.startswith(LINE_SOURCE) if isinstance(found, LockyardError) else found.types
 
 
-@MANY
 @given(mutated(*TABLES), st.sampled_from(["lockyard.toml", "pyproject.toml"]))
 @example(b"tool = 1", "pyproject.toml")
 @example(b"tool = 1", "lockyard.toml")
@@ -124,7 +119,6 @@ def test_configuration(data: bytes, source: str) -> None:
     assert found.message.startswith(source) if isinstance(found, LockyardError) else found.name
 
 
-@MANY
 @given(mutated(*TEMPLATES))
 def test_templates(data: bytes) -> None:
     values = {"image": "i", "version": "1.0.0", "types": ["cpu"], "packages": {}, "name": "n", "major": 1, "minor": 2}
@@ -132,7 +126,6 @@ def test_templates(data: bytes) -> None:
     assert isinstance(found, str) or found.message.startswith("f.j2:")
 
 
-@MANY
 @given(mutated(b"1.4.2", b"1.4.2-beta.1", b"beta.1", b"rc-1.0.x"))
 def test_versions_and_identifiers(data: bytes) -> None:
     """As the command line gives them. What is accepted is a plain path and comes back from its text."""
@@ -144,7 +137,6 @@ def test_versions_and_identifiers(data: bytes) -> None:
             assert not version.pre or parse_identifier(".".join(version.pre)) == version.pre
 
 
-@MANY
 @given(mutated(b"1.2.3", b"2024a", b"1!2.3.4.5+local.1", b"1.2.post1", b"20230101", b"v1.0rc1"), st.sampled_from(Bump))
 def test_conda_versions(data: bytes, part: Bump) -> None:
     found = read(lambda: upper_bound(data.decode(errors="surrogateescape"), part))

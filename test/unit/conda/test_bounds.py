@@ -4,7 +4,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rattler import BuildString, MatchSpec, PackageRecord, VersionSpec
 
@@ -114,7 +114,6 @@ versions = st.from_regex(
 policies = st.sampled_from(["semver", "pythonesque", "calver", "latest", "pinned"])
 
 
-@settings(max_examples=200, deadline=None)
 @given(versions, st.sampled_from(Bump), policies)
 def test_the_installed_version_is_always_allowed(installed: str, bump: Bump, policy: Policy) -> None:
     base = parse_env_in("a", source="f")
@@ -123,7 +122,6 @@ def test_the_installed_version_is_always_allowed(installed: str, bump: Bump, pol
     assert VersionSpec(item.spec.version).matches(version_key(installed))
 
 
-@settings(deadline=None)
 @given(versions, st.sampled_from(["semver", "pythonesque", "calver", "latest"]))
 def test_a_larger_bump_allows_no_less(installed: str, policy: Policy) -> None:
     found = [upper_bound(installed, bump, policy) for bump in Bump]
@@ -197,7 +195,6 @@ def test_without_it_pre_releases_would_come_in() -> None:
     assert not matches(solver_spec(plain), "1.3.0+local")
 
 
-@settings(max_examples=200, deadline=None)
 @given(versions, st.sampled_from([Bump.PATCH, Bump.MINOR]), policies, st.sampled_from(PRE), versions)
 def test_no_bound_admits_a_pre_release_of_the_next_series(
     installed: str, part: Bump, policy: Policy, pre: str, other: str

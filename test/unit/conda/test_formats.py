@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lockyard.conda.formats import (
@@ -77,7 +77,6 @@ def packages(draw: st.DrawFn) -> LockedPackage:
     )
 
 
-@settings(max_examples=60)
 @given(st.lists(packages(), min_size=1, max_size=5, unique_by=lambda item: item.name), st.booleans())
 def test_a_lock_is_read_as_it_was_written(items: list[LockedPackage], two: bool) -> None:
     platforms = {"linux-64": tuple(items)}
@@ -91,7 +90,6 @@ def test_a_lock_is_read_as_it_was_written(items: list[LockedPackage], two: bool)
     assert write_lock_json(after) == text
 
 
-@settings(max_examples=60)
 @given(st.lists(packages(), min_size=1, max_size=5, unique_by=lambda item: item.name))
 def test_an_explicit_list_is_read_as_it_was_written(items: list[LockedPackage]) -> None:
     text = write_env_out(items, "linux-64")
@@ -190,7 +188,6 @@ def test_a_package_twice_and_a_package_without_hash_are_refused() -> None:
 BYTES = st.binary(max_size=300) | st.text(max_size=150).map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
-@settings(max_examples=150)
 @given(BYTES, st.sampled_from(["cpu.lock.json", "cpu.env.out"]), st.sampled_from([b"", b"@EXPLICIT\n"]))
 def test_no_bytes_of_a_lock_file_end_in_a_traceback(data: bytes, name: str, head: bytes) -> None:
     with contextlib.suppress(ConfigError):
@@ -204,7 +201,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150)
 @given(st.data(), VALUES)
 def test_no_value_in_a_lock_file_ends_in_a_traceback(data: st.DataObject, value: object) -> None:
     """Any value of JSON in any place of a good lock: read, or refused with the file's name."""
