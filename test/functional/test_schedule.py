@@ -31,7 +31,9 @@ def call(root: Path, capsys: pytest.CaptureFixture[str]) -> Call:
 def test_a_life(root: Path, call: Call) -> None:
     """Releases come, lines end; the file is small, sorted and the same after a repetition."""
     assert call("add", "1.4.0")[:2] == (0, "+ 1.4.0 patch 1.4.1\n+ 1.4.0 minor 1.5.0\n")
-    assert call("add", "1.4.1")[:2] == (0, "- 1.4.0 patch 1.4.1\n+ 1.4.1 patch 1.4.2\n")
+    assert call("add", "1.4.1")[:2] == (
+        0, "- 1.4.0 patch 1.4.1\n- 1.4.0 minor 1.5.0\n+ 1.4.1 patch 1.4.2\n+ 1.4.1 minor 1.5.0\n",
+    )  # fmt: skip
     assert call("add", "1.5.0", "2.0.0")[0] == 0
     assert call("list")[1].splitlines() == [
         "1.4.1 patch 1.4.2", "1.5.0 patch 1.5.1", "1.5.0 minor 1.6.0", "2.0.0 patch 2.0.1", "2.0.0 minor 2.1.0",

@@ -114,10 +114,15 @@ class Schedule:
         return Schedule((*(item for item in self.entries if item not in rivals), entry))
 
     def after(self, version: Version, parts: Collection[Bump] = ()) -> "Schedule":
-        """Return the schedule after the release of `version`: its next patch, after X.Y.0 also its next minor, or `parts`."""
-        usual = (Bump.PATCH, Bump.MINOR) if version.patch == 0 else (Bump.PATCH,)
+        """Return the schedule after the release of `version`: its next patch, after X.Y.0 also its next minor, or `parts`.
+
+        What followed an older release of its X.Y line follows `version` now: the next minor is made from the newest patch.
+        """
+        usual = {Bump.PATCH} | ({Bump.MINOR} if version.patch == 0 else set())
+        line = Line((version.major, version.minor))
+        wanted = set(parts) or usual | {item.part for item in self.entries if item.base in line}
         found = self
-        for part in parts or usual:
+        for part in wanted:
             found = found.add(Entry(version, part))
         return found
 

@@ -36,9 +36,9 @@ def add(
 ) -> None:
     r"""Schedule what follows a release: its next patch, after X.Y.0 also its next minor.
 
-    Run it after each release. What was scheduled from the release before it on the same line goes: after 1.4.2, the patch
-    that followed 1.4.1; after 1.5.0, the minor that followed 1.4.0. It may be repeated and changes nothing then; a newer
-    base that is there stays. A pre-release changes nothing. Prints what changed, one entry a line.
+    Run it after each release. Predecessors go: 1.4.2 takes the place of 1.4.1, also as the base of the next minor; after
+    1.5.0 the minor that followed 1.4.x goes. It may be repeated and changes nothing then; a newer base that is there stays.
+    A pre-release changes nothing. Prints what changed, one entry a line.
 
     \b
     Examples:

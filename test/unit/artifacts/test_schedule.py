@@ -31,7 +31,9 @@ def released(*texts: str) -> Schedule:
         ("1.4.2", ["1.4.2 patch"]),
         ("1.4.0", ["1.4.0 patch", "1.4.0 minor"]),
         ("1.4.1 1.4.2", ["1.4.2 patch"]),
-        ("1.4.0 1.4.1", ["1.4.0 minor", "1.4.1 patch"]),
+        ("1.4.0 1.4.1", ["1.4.1 patch", "1.4.1 minor"]),  # the next minor is made from the newest patch
+        ("1.4.0 1.5.0 1.4.1", ["1.4.1 patch", "1.5.0 patch", "1.5.0 minor"]),
+        ("1.4.1 1.4.0", ["1.4.0 minor", "1.4.1 patch"]),
         ("1.4.0 1.5.0", ["1.4.0 patch", "1.5.0 patch", "1.5.0 minor"]),
         ("1.4.0 2.0.0", ["1.4.0 patch", "1.4.0 minor", "2.0.0 patch", "2.0.0 minor"]),
         ("1.5.0 1.4.7", ["1.4.7 patch", "1.5.0 patch", "1.5.0 minor"]),  # a back-port moves its own line only
