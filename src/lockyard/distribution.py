@@ -267,6 +267,8 @@ class Distribution(Model):
     repositories: dict[str, str | Repository] = pydantic.Field(default_factory=dict)
     support: SupportPolicy = SupportPolicy()
     layer_budget: LayerBudget = pydantic.Field(default=100, alias="layer-budget")
+    package: dict[str, Any] | None = None
+    """What `lockyard package` does with the Python package beside it: `lockyard.pyrelease.project` reads it."""
 
     @pydantic.field_validator("name")
     @classmethod
@@ -318,7 +320,7 @@ def parse_distribution(text: str, *, source: str) -> Distribution:
         data = in_tool["lockyard"]
     elif set(data) == {"tool"} and isinstance(in_tool, dict):
         data = in_tool.get("lockyard", {})
-    return _validate(Distribution, data, text, source)
+    return validate(Distribution, data, text, source)
 
 
 def parse_line(text: str, *, source: str) -> Line:
@@ -334,7 +336,7 @@ def parse_line(text: str, *, source: str) -> Line:
         raise ConfigError(
             f"{source}: schema {schema} is newer than this Lockyard knows ({SCHEMA})", hint="upgrade Lockyard"
         )
-    return _validate(Line, data, text, source)
+    return validate(Line, data, text, source)
 
 
 def validate_toml(model: type[M], text: str, *, source: str, models: Mapping[str, type[Model]]) -> M:
@@ -344,7 +346,7 @@ def validate_toml(model: type[M], text: str, *, source: str, models: Mapping[str
         ConfigError: it is no TOML, or a value is wrong.
 
     """
-    return _validate(model, _toml(text, source), text, source, models)
+    return validate(model, _toml(text, source), text, source, models)
 
 
 def _toml(text: str, source: str) -> dict[str, Any]:
@@ -354,9 +356,15 @@ def _toml(text: str, source: str) -> dict[str, Any]:
         raise ConfigError(f"{source}: {error}") from error
 
 
-def _validate(
+def validate(
     model: type[M], data: object, text: str, source: str, models: Mapping[str, type[Model]] | None = None
 ) -> M:
+    """Check `data`, which `text` (of the file `source`) was parsed to; `models` are the tables by their key.
+
+    Raises:
+        ConfigError: a value is wrong; the message names the line, and the nearest key for an unknown one.
+
+    """
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
