@@ -292,6 +292,25 @@ def test_a_package_of_one_platform_only(small: Distribution) -> None:
     assert "x86only" not in small.versions("0.1.1", platform="linux-aarch64")
 
 
+def test_a_package_of_one_platform_may_be_bounded_there(small: Distribution) -> None:
+    small.variants(cpu=TWO)
+    toml = small.root / "template/v0/variants.toml"
+    limits = '"numpy <1.9" = ["linux-64"]\n"numpy <1.5" = ["linux-aarch64"]\nx86only = ["linux-64"]'
+    toml.write_text(toml.read_text().replace("[variants", f"[platform-packages]\n{limits}\n[variants", 1))
+    every = [record("numpy", version) for version in ("1.0", "1.6", "1.9")]
+    small.channel(*every, record("x86only", "1", subdir="linux-64"))
+    small.release("0.1.1", cpu=["numpy", "x86only"])
+    small.run("lock", "0.1.1")
+    assert small.versions("0.1.1") == {"numpy": "1.0 0", "x86only": "1 0"}
+    toml.write_text(toml.read_text().replace("<1.5", "<=1.6"))
+    small.run("lock", "0.1.1", "--check", code=4)
+    small.run("lock", "0.1.1", "--update", "numpy")
+    assert small.versions("0.1.1", platform="linux-aarch64") == {"numpy": "1.6 0"}
+    toml.write_text(toml.read_text().replace("<=1.6", ">=3"))
+    _, err = small.run("lock", "0.1.1", code=4)
+    assert "variants.toml: platform-packages: numpy >=3" in err
+
+
 def test_unsatisfiable_specs_name_their_lines_and_write_nothing(small: Distribution) -> None:
     small.release("0.1.1", cpu=["# head", "numpy[version='<1.5']", "pandas[version='>=1.5']"], cpu_pinned=["lib"])
     before = small.listing()

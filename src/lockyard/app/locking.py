@@ -23,6 +23,9 @@ Solved = dict[str, tuple[LockedPackage, ...]]
 """Platform → packages."""
 
 
+_PLATFORM_PACKAGES = "variants.toml: platform-packages"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TypeInputs:
     """What one image type's lock is made from; `lines` are its spec files' lines, `direct` the names in `env.in`."""
@@ -45,12 +48,19 @@ class TypeInputs:
         return frozenset(self.files[f"{self.image_type}.env.in"].by_name)
 
     def lines_for(self, platform: str) -> tuple[SpecLine, ...]:
-        """Return the lines of packages that exist on `platform`."""
-        limits = {
-            parse_spec(text, source="platform-packages").name: names
-            for text, names in self.inputs.platform_packages.items()
-        }
-        return tuple(line for line in self.lines if platform in limits.get(line.spec.name, (platform,)))
+        """Return the lines of packages that exist on `platform`, and what `platform-packages` asks of these there."""
+        known: dict[str, set[str]] = {}
+        more: dict[str, list[SpecLine]] = {}
+        for text, platforms in self.inputs.platform_packages.items():
+            spec = parse_spec(text, source=_PLATFORM_PACKAGES)
+            known.setdefault(spec.name, set()).update(platforms)
+            if platform in platforms and spec.is_bounded:
+                more.setdefault(spec.name, []).append(SpecLine(spec, _PLATFORM_PACKAGES, 0, text))
+        lines = tuple(line for line in self.lines if platform in known.get(line.spec.name, {platform}))
+        return (
+            *lines,
+            *(extra for name in dict.fromkeys(line.spec.name for line in lines) for extra in more.get(name, ())),
+        )
 
     def old(self, platform: str, *, fresh: bool = False) -> tuple[LockedPackage, ...]:
         """Return what stays unless something asks otherwise: the release's own lock, else the base release's."""

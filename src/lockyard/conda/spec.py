@@ -101,7 +101,10 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class SpecLine:
-    """A spec and where it stands; `number` starts at 1, `text` is the line as written, arguments substituted."""
+    """A spec and where it stands; `text` is the line as written, arguments substituted.
+
+    `number` starts at 1, and is 0 for a spec of the configuration, whose key `source` names.
+    """
 
     spec: Spec
     source: str
@@ -110,8 +113,8 @@ class SpecLine:
 
     @property
     def where(self) -> str:
-        """`file:line`."""
-        return f"{self.source}:{self.number}"
+        """`file:line`, or `file: key`."""
+        return f"{self.source}:{self.number}" if self.number else self.source
 
 
 @dataclass(frozen=True, slots=True)
