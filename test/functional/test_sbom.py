@@ -1,6 +1,7 @@
 """Bills of materials and provenance: valid by their own validators, the same bytes each time, attached to images."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from lockyard.conda.formats import write_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.distribution import Repository
 from lockyard.errors import LockyardError
+from lockyard.oci.basefile import BuiltBase, format_bases
 from lockyard.registry.referrers import fallback_tag, parse_referrers
 from lockyard.reports import sbom
 from support.built import add_release, make_distribution
@@ -191,6 +193,21 @@ def test_files_are_written_and_repeat(lockyard: Callable[..., tuple[int, str, st
 def test_one_of_them(lockyard: Callable[..., tuple[int, str, str]]) -> None:
     _, out, _ = lockyard("generate-sbom", "1.0.1", "--format", "spdx", "--image-type", "gpu", "--output", "bills")
     assert out == "bills/gpu.linux-64.spdx.json\n"
+
+
+@pytest.mark.parametrize("reference", [f"registry.example.com/team/base:1.0-cpu@sha256:{'e' * 64}", None])
+def test_an_image_that_is_not_built_begins_from_the_base_that_was(
+    lockyard: Callable[..., tuple[int, str, str]], workspace: Workspace, reference: str | None
+) -> None:
+    shutil.rmtree(workspace.root / "out")
+    line = workspace.root / "template/v1"
+    (line / "Dockerfile.base").write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN true\n")
+    built = BuiltBase(digest=f"sha256:{'e' * 64}", reference=reference, inputs=f"sha256:{'f' * 64}")
+    (line / "bases.json").write_bytes(format_bases({"cpu": {"linux-64": built}}))
+    assert lockyard("generate-sbom", "1.0.1", "--format", "cyclonedx", "--output", "bills")[0] == 0
+    parts = json.loads((workspace.root / "bills/cpu.linux-64.cdx.json").read_text())["components"]
+    base = next(item for item in parts if item["name"] == (reference or "oci:out/bases/1.0/cpu/linux-64"))
+    assert base["hashes"] == [{"alg": "SHA-256", "content": "e" * 64}]
 
 
 @pytest.mark.parametrize(

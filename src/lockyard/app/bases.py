@@ -157,6 +157,23 @@ def _built_base(
     return where, found
 
 
+def planned_base(workspace: Workspace, version: Version, image_type: str, platform: str) -> tuple[str, str]:
+    """Return what an image will begin from, without opening it: its reference, and its digest, empty where it is not pinned.
+
+    Raises:
+        ConfigError: `bases.json` is malformed.
+
+    """
+    directory = base_directory(workspace, version)
+    built = read_bases(workspace, directory).get(image_type, {}).get(platform) if directory is not None else None
+    if built is not None:
+        layout = base_layout(workspace, version, image_type, platform).relative_to(workspace.root)
+        return built.reference or f"oci:{layout}", built.digest
+    base = workspace.line(version).variant(image_type).base_for(platform)
+    digest = base.partition("@")[2]
+    return base, digest if digest.startswith("sha256:") else ""
+
+
 def in_registry(reference: str) -> bool:
     """Say whether a base is a reference in a registry."""
     return reference != "scratch" and reference.partition(":")[0] not in {"oci", "rootfs"}

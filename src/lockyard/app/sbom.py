@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lockyard import __version__, fs
+from lockyard.app.bases import planned_base
 from lockyard.app.facts import line_order, lock_digest, with_built
 from lockyard.app.staging import attach_payload, attached
 from lockyard.app.targets import Place, open_places, resolve
@@ -201,12 +202,10 @@ def _bills(workspace: Workspace, release: ReleaseFacts, platforms: tuple[str, ..
 
 
 def _planned_base(workspace: Workspace, release: ReleaseFacts, name: str, platform: str) -> tuple[str, str]:
-    """Return the base of an image that is not built: what the line names, with the digest where it is pinned."""
+    """Return the base of an image that is not built, and its digest where it is pinned."""
     if name not in line_order(workspace, release.version):
         return "", ""
-    base = workspace.line(release.version).variant(name).base_for(platform)
-    digest = base.partition("@")[2]
-    return base, digest if digest.startswith("sha256:") else ""
+    return planned_base(workspace, release.version, name, platform)
 
 
 def _statement(workspace: Workspace, release: ReleaseFacts, bill: Bill, name: str) -> Statement:
