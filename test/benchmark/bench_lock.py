@@ -15,7 +15,7 @@ from lockyard.cli.root import run
 from lockyard.conda.channels import parse_channel
 from lockyard.conda.indexes import index_path
 from lockyard.conda.solve import RattlerSolver
-from lockyard.ports import SolveRequest
+from lockyard.ports.solving import SolveRequest
 from support.bench import ROOT, Command, measure, report
 from support.realindex import seed_index
 

@@ -10,7 +10,7 @@ from lockyard.cli.root import run
 from lockyard.errors import BuildError, HashMismatchError, RegistryError
 from lockyard.oci.image import Image, Index
 from lockyard.oci.values import Digest, MediaType
-from lockyard.ports import RegistryPort
+from lockyard.ports.registry import RegistryPort
 from lockyard.registry.client import RegistryClient
 from lockyard.registry.wire import Credential
 from support.bases import open_base

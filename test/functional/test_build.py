@@ -24,7 +24,8 @@ from lockyard.oci.image import Image
 from lockyard.oci.layout import read_layout
 from lockyard.oci.tar import Compression
 from lockyard.oci.values import Digest
-from lockyard.ports import BaseSandbox, Clock, Loaded, RunRequest, RunResult, Toolbox
+from lockyard.ports import Clock, Toolbox
+from lockyard.ports.containers import BaseSandbox, Loaded, RunRequest, RunResult
 from lockyard.version import Version
 from support.effects import RecordingLog
 from support.packages import PLACEHOLDER, DirectorySource, Node, Package

@@ -16,7 +16,7 @@ import lockyard.checks
 from lockyard import process
 from lockyard.checks.run import merge_reports, read_junit, run_script
 from lockyard.checks.suite import ImageTest, Kind, TestSettings
-from lockyard.ports import RunRequest, RunResult
+from lockyard.ports.containers import RunRequest, RunResult
 
 READY = Path(lockyard.checks.__file__).parent / "ready"
 

@@ -15,7 +15,8 @@ from lockyard.app.workspace import open_workspace
 from lockyard.conda.formats import read_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.errors import ConfigError, StaleLockError, UnsatisfiableError
-from lockyard.ports import SolveRequest, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.solving import SolveRequest
 from lockyard.reports.changes import to_json
 from lockyard.reports.ref import ReleaseRef
 from lockyard.version import Version

@@ -10,7 +10,7 @@ import pytest
 
 from lockyard.errors import HashMismatchError, RegistryError
 from lockyard.http import Retries
-from lockyard.ports import RegistryPort
+from lockyard.ports.registry import RegistryPort
 from lockyard.registry.client import RegistryClient
 from lockyard.registry.directory import REF_NAME, OciDirectory
 from lockyard.registry.journal import open_journal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lockyard.errors import ConfigError, HashMismatchError, RegistryError
-from lockyard.ports import UploadSession
+from lockyard.ports.registry import UploadSession
 from lockyard.registry.client import RegistryClient
 from lockyard.registry.upload import SMALL
 from lockyard.registry.wire import Credential

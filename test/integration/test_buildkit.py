@@ -18,7 +18,7 @@ from lockyard.cli.root import run
 from lockyard.engines.daemon import open_containers
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.layout import read_layout
-from lockyard.ports import BuildSecret
+from lockyard.ports.containers import BuildSecret
 from support.buildkit import Second, second_daemon
 from support.effects import RecordingLog
 from support.engine_site import BASE, CLASSIC, FINISH, VERSION, Site, engine_base, make_site

@@ -12,7 +12,7 @@ from lockyard.engines.request import BuildRequest, BuiltImage
 from lockyard.engines.sandbox import open_sandbox
 from lockyard.errors import BuildError, HashMismatchError
 from lockyard.oci.layout import write_layout
-from lockyard.ports import RunRequest
+from lockyard.ports.containers import RunRequest
 from support.demo import PYTHON, demo_packages
 from support.packages import Node, Package
 from support.prepared import Workshop, settings

@@ -8,7 +8,7 @@ import pytest
 
 from lockyard.engines.sandbox import open_sandbox
 from lockyard.oci.layout import write_layout
-from lockyard.ports import RunRequest, RunResult
+from lockyard.ports.containers import RunRequest, RunResult
 from support.demo import PYTHON, demo_packages
 from support.prepared import Workshop, settings
 from support.require import need

@@ -12,7 +12,7 @@ import pytest
 from lockyard.cli.root import run
 from lockyard.errors import RegistryError
 from lockyard.http import Retries
-from lockyard.ports import UploadSession
+from lockyard.ports.registry import UploadSession
 from lockyard.registry.client import RegistryClient
 from lockyard.registry.credentials import DockerCredentials
 from support.built import add_release, make_distribution

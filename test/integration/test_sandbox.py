@@ -14,7 +14,7 @@ from lockyard.engines import sandbox
 from lockyard.engines.sandbox import open_sandbox
 from lockyard.errors import BuildError
 from lockyard.oci.layout import write_layout
-from lockyard.ports import Overlay, Runner, RunRequest, RunResult
+from lockyard.ports.containers import Overlay, Runner, RunRequest, RunResult
 from support.bases import open_base
 from support.demo import demo_base
 from support.effects import RecordingLog
@@ -186,7 +186,7 @@ import sys
 from pathlib import Path
 from support.effects import RecordingLog
 from lockyard.engines.sandbox import open_sandbox
-from lockyard.ports import RunRequest
+from lockyard.ports.containers import RunRequest
 layout, cache, pipes = map(Path, sys.argv[1:])
 with open_sandbox(layout, cache_dir=cache, log=RecordingLog()) as runner:
     runner.run(RunRequest(argv=("sh", "-c", "exec 3> /pipes/pipe; echo started >&3; sleep 1000"), binds=((pipes, "/pipes", True),)))
@@ -253,7 +253,7 @@ AS_USER = """
 import sys
 from pathlib import Path
 from lockyard.engines.sandbox import open_sandbox
-from lockyard.ports import RunRequest
+from lockyard.ports.containers import RunRequest
 
 class Quiet:
     def info(self, message): pass

@@ -19,7 +19,7 @@ from lockyard.engines.request import Base, BuildRequest
 from lockyard.errors import BuildError
 from lockyard.oci.layout import write_layout
 from lockyard.oci.linking import Linker
-from lockyard.ports import Runner, RunRequest
+from lockyard.ports.containers import Runner, RunRequest
 from support import prefixes, scripted
 from support.packages import Package
 from support.prepared import Workshop, settings

@@ -22,7 +22,7 @@ from lockyard.conda.formats import read_env_out
 from lockyard.conda.lock import LockedPackage
 from lockyard.conda.solve import RattlerSolver
 from lockyard.errors import BuildError, ConfigError, UnsatisfiableError
-from lockyard.ports import SolveRequest
+from lockyard.ports.solving import SolveRequest
 from support.index import JANUARY, index, record, write_index
 from support.require import ROOT, SHARED, need
 

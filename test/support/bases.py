@@ -9,7 +9,8 @@ from lockyard.oci.bases import BaseOpener
 from lockyard.oci.cache import BlobCache
 from lockyard.oci.image import oci_platform
 from lockyard.oci.pulled import PulledBases
-from lockyard.ports import Log, RegistryPort
+from lockyard.ports import Log
+from lockyard.ports.registry import RegistryPort
 from support.effects import RecordingLog
 
 

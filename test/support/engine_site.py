@@ -22,7 +22,8 @@ from lockyard.cli.root import make_toolbox
 from lockyard.conda.formats import write_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.engines.daemon import DockerDaemon
-from lockyard.ports import Builder, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.containers import Builder
 from lockyard.version import Version
 from support.demo import demo_base
 from support.effects import RecordingLog

@@ -14,7 +14,7 @@ from typing import Any
 import zstandard
 
 from lockyard.conda.lock import LockedPackage
-from lockyard.ports import FetchedPackage
+from lockyard.ports.solving import FetchedPackage
 
 PLACEHOLDER = ("/opt/placeholder" + "_placehold" * 30)[:255]
 TIMESTAMP = 1735689600000

@@ -15,7 +15,8 @@ from lockyard.oci.cache import BlobCache
 from lockyard.oci.image import Image
 from lockyard.oci.layering import plan_layers
 from lockyard.oci.values import Digest
-from lockyard.ports import FetchedPackage, Runner
+from lockyard.ports.containers import Runner
+from lockyard.ports.solving import FetchedPackage
 from lockyard.version import Version
 from support.bases import open_base
 from support.demo import demo_base

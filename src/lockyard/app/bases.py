@@ -19,7 +19,8 @@ from lockyard.oci.cache import BlobCache
 from lockyard.oci.image import canonical_json, oci_platform
 from lockyard.oci.pulled import PulledBases, resolve
 from lockyard.oci.values import Digest, Reference
-from lockyard.ports import RegistryPort, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.registry import RegistryPort
 from lockyard.tree import File, Tree
 from lockyard.version import Version
 

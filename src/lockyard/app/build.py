@@ -50,7 +50,9 @@ from lockyard.oci.layering import LayerPlan
 from lockyard.oci.layout import write_layout
 from lockyard.oci.tar import EPOCH
 from lockyard.oci.values import Digest
-from lockyard.ports import Builder, FetchedPackage, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.containers import Builder
+from lockyard.ports.solving import FetchedPackage
 from lockyard.reports.notes import is_text
 from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir

@@ -31,7 +31,8 @@ from lockyard.oci.dockerfile import parse
 from lockyard.oci.layering import LayerPlan
 from lockyard.oci.layout import blob_path, read_layout, write_layout
 from lockyard.oci.values import Reference
-from lockyard.ports import Builder, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.containers import Builder
 from lockyard.tree import Tree
 from lockyard.version import Version
 

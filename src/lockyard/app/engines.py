@@ -16,7 +16,8 @@ from lockyard.errors import BuildError, ConfigError, LockyardError
 from lockyard.oci.classic import EngineName, bases_of, choose_engine, dockerfile_of, movable_steps
 from lockyard.oci.condameta import read_records
 from lockyard.oci.dockerfile import Instruction, Kind, kind_of, parse
-from lockyard.ports import Builder, BuildSecret, Log, Toolbox
+from lockyard.ports import Log, Toolbox
+from lockyard.ports.containers import Builder, BuildSecret
 from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
 

@@ -13,7 +13,8 @@ from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.image import oci_platform
 from lockyard.oci.layout import Layout, read_layout
 from lockyard.oci.values import check_tag
-from lockyard.ports import RunRequest, RunResult, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.containers import RunRequest, RunResult
 from lockyard.tree import Tree
 from lockyard.version import Version
 

@@ -9,7 +9,8 @@ from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import host_platform
 from lockyard.errors import BuildError
 from lockyard.oci.layout import layout_blobs, read_layout
-from lockyard.ports import Daemon, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.containers import Daemon
 from lockyard.version import Version
 
 

@@ -16,7 +16,8 @@ from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.conda.reasons import Asked, Disagreement, by_name, disagreements, explain
 from lockyard.conda.spec import EnvIn, Spec, SpecLine, parse_spec
 from lockyard.errors import UnsatisfiableError
-from lockyard.ports import Log, Solver, SolveRequest
+from lockyard.ports import Log
+from lockyard.ports.solving import Solver, SolveRequest
 
 _PER_PLATFORM = ("packages", "lowered", "stuck", "unavailable", "known")
 Solved = dict[str, tuple[LockedPackage, ...]]

@@ -25,7 +25,8 @@ from lockyard.oci.image import Image
 from lockyard.oci.layout import write_layout
 from lockyard.oci.promotion import content_digest, promoted, prove
 from lockyard.oci.values import Descriptor, Digest
-from lockyard.ports import BlobContent, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.registry import BlobContent
 from lockyard.reports.notes import is_text
 from lockyard.tags import exact_tag
 from lockyard.tree import Tree

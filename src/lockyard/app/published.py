@@ -17,7 +17,7 @@ from lockyard.oci.image import Image, Index, oci_platform
 from lockyard.oci.layout import Layout, read_layout
 from lockyard.oci.promotion import content_digest
 from lockyard.oci.values import Descriptor, MediaType
-from lockyard.ports import BlobContent
+from lockyard.ports.registry import BlobContent
 from lockyard.registry.plan import Blob, Manifest, PushImage
 from lockyard.version import Version, release_dir
 

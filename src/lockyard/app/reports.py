@@ -12,7 +12,8 @@ from lockyard.conda.bounds import BoundsPolicy
 from lockyard.distribution import nearest
 from lockyard.errors import ConfigError, RegistryError
 from lockyard.gitobjects import GitObjects
-from lockyard.ports import SolveRequest, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.solving import SolveRequest
 from lockyard.reports.changes import Comparison, compare
 from lockyard.reports.dependencies import Brought, Why, brought, why
 from lockyard.reports.model import ReleaseFacts, TypeFacts, by_hash, completed, read_json

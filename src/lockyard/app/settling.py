@@ -10,7 +10,8 @@ from lockyard.conda.lock import LockedPackage
 from lockyard.conda.reasons import by_name, excluding, is_lower, is_newer, matches, needs_another
 from lockyard.conda.relax import fewest_dropped, most_kept
 from lockyard.errors import UnsatisfiableError
-from lockyard.ports import Log, Solver, SolveRequest
+from lockyard.ports import Log
+from lockyard.ports.solving import Solver, SolveRequest
 
 _MOST_SOLVES = 24
 """How many solves the search for the fewest packages that go down may take; each takes about 0.1 s for 300 packages."""

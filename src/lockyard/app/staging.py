@@ -14,7 +14,8 @@ from lockyard.distribution import Variant
 from lockyard.errors import BuildError, ImageTestError, RegistryError
 from lockyard.oci.image import Image, Index, oci_platform
 from lockyard.oci.values import Descriptor, Digest, MediaType
-from lockyard.ports import RegistryPort, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.registry import RegistryPort
 from lockyard.registry.plan import Manifest
 from lockyard.registry.referrers import (
     CREATED,

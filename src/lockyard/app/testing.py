@@ -50,7 +50,8 @@ from lockyard.conda.spec import parse_env_in
 from lockyard.errors import BuildError, ConfigError, ImageTestError
 from lockyard.oci.layout import layout_blobs, read_layout
 from lockyard.oci.values import Digest
-from lockyard.ports import Containers, Runner, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.containers import Containers, Runner
 from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lockyard.conda.bounds import solver_spec
 from lockyard.conda.spec import SpecLine
 from lockyard.errors import UnsatisfiableError
-from lockyard.ports import Solver, SolveRequest
+from lockyard.ports.solving import Solver, SolveRequest
 
 _SHOWN_LINES = 20
 _SHOWN_WORDS = 80

@@ -21,7 +21,7 @@ from lockyard.checks.plan import TestOutcome
 from lockyard.checks.suite import ImageTest
 from lockyard.errors import BuildError, ImageTestError
 from lockyard.oci.classic import context_blocks
-from lockyard.ports import ContainerRun, Containers, EngineBuild, Runner, RunRequest, RunResult
+from lockyard.ports.containers import ContainerRun, Containers, EngineBuild, Runner, RunRequest, RunResult
 from lockyard.tree import Tree
 
 SUITE_PLACE = "/lockyard/tests"

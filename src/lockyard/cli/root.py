@@ -1,5 +1,7 @@
 """The root command: global options, groups of commands, exit codes. `main` exits with them, commands only raise."""
 
+from __future__ import annotations
+
 import contextlib
 import datetime as dt
 import gc
@@ -18,13 +20,16 @@ from lockyard import __version__
 from lockyard.cli.options import Context
 from lockyard.cli.output import ConsoleLog
 from lockyard.errors import ConfigError, LockyardError
-from lockyard.ports import Builder, BuildSecret, Containers, Daemon, Log, PackageSource, RegistryPort, Runner, Toolbox
+from lockyard.ports import Log, Toolbox
 
 if TYPE_CHECKING:
     from lockyard.cli.output import Color, LogFormat
     from lockyard.conda.solve import RattlerSolver
     from lockyard.oci.image import Image
     from lockyard.oci.values import Digest
+    from lockyard.ports.containers import Builder, BuildSecret, Containers, Daemon, Runner
+    from lockyard.ports.registry import RegistryPort
+    from lockyard.ports.solving import PackageSource
     from lockyard.registry.credentials import DockerCredentials
     from lockyard.registry.ecr import EcrAccess
     from lockyard.registry.places import EcrPlace
@@ -84,7 +89,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
     """Build the real toolbox; nothing heavy is loaded before it is used."""
     cache = cache_dir(environ)
 
-    def solver() -> "RattlerSolver":
+    def solver() -> RattlerSolver:
         from lockyard.conda.solve import RattlerSolver
 
         return RattlerSolver(cache_dir=cache, log=log)
@@ -99,7 +104,7 @@ def make_toolbox(log: Log, environ: Mapping[str, str]) -> Toolbox:
 
         return open_sandbox(layout, cache_dir=cache, log=log)
 
-    def base_sandbox(image: "Image", blobs: Mapping["Digest", Path]) -> AbstractContextManager[Runner]:
+    def base_sandbox(image: Image, blobs: Mapping[Digest, Path]) -> AbstractContextManager[Runner]:
         from lockyard.engines.sandbox import open_image
 
         return open_image(image, blobs, cache_dir=cache, log=log)
@@ -167,7 +172,7 @@ class RegistryOpener:
         pool = self._shared.setdefault(f"pool {type(credentials).__name__}", TransportPool())
         return RegistryClient(target, credentials, insecure=insecure, pull_only=pull_only, log=self._log, pool=pool)
 
-    def ecr(self, place: "EcrPlace") -> "EcrAccess":
+    def ecr(self, place: EcrPlace) -> EcrAccess:
         """Return what opens the registry of `place`; the same for all its repositories."""
         if place.host not in self._shared:
             from lockyard.registry.ecr import EcrAccess
@@ -188,7 +193,7 @@ class RegistryOpener:
             )
         return self.ecr(place).scan_findings(place, tag)
 
-    def _docker(self) -> "DockerCredentials":
+    def _docker(self) -> DockerCredentials:
         from lockyard.registry.credentials import DockerCredentials
 
         found: DockerCredentials = self._shared.setdefault("docker", DockerCredentials(self._environ))
@@ -273,7 +278,7 @@ def _readable(command: click.Command) -> click.Command:
 @click.version_option(__version__, prog_name="lockyard")
 @click.pass_context
 def root_command(
-    ctx: click.Context, root: Path | None, verbose: int, quiet: bool, log_format: "LogFormat", color: "Color"
+    ctx: click.Context, root: Path | None, verbose: int, quiet: bool, log_format: LogFormat, color: Color
 ) -> None:
     r"""Make the next version of your container images from the last one, and trust it.
 

@@ -24,7 +24,8 @@ from lockyard.conda.archive import unpack
 from lockyard.conda.channels import parse_package_url, redact
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError, HashMismatchError
-from lockyard.ports import FetchedPackage, Log
+from lockyard.ports import Log
+from lockyard.ports.solving import FetchedPackage
 
 _SCHEMA = 1
 _CHUNK = 1 << 20

@@ -20,7 +20,8 @@ from lockyard import cachedir, fs, http
 from lockyard.conda.channels import Channel, parse_channels
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError, ConfigError
-from lockyard.ports import Log, SolveRequest
+from lockyard.ports import Log
+from lockyard.ports.solving import SolveRequest
 
 if TYPE_CHECKING:
     import rattler

@@ -18,7 +18,8 @@ from lockyard import http
 from lockyard.conda.indexes import Indexes, OpenChannel
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import ConfigError, UnsatisfiableError
-from lockyard.ports import IndexRecord, Log, SolveRequest
+from lockyard.ports import Log
+from lockyard.ports.solving import IndexRecord, SolveRequest
 
 if TYPE_CHECKING:
     import rattler

@@ -21,7 +21,8 @@ from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.archive import read_archive
 from lockyard.oci.image import Image
 from lockyard.oci.values import Digest
-from lockyard.ports import BuildSecret, EngineBuild, LayoutWriter, Loaded, Log
+from lockyard.ports import Log
+from lockyard.ports.containers import BuildSecret, EngineBuild, LayoutWriter, Loaded
 
 T = TypeVar("T")
 _PROBE = 30.0  # seconds for `buildx version`

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from lockyard.errors import ConfigError
-from lockyard.ports import BuildSecret, EngineBuild
+from lockyard.ports.containers import BuildSecret, EngineBuild
 
 SHOWN_LINES = 40
 _ID_RE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

@@ -26,7 +26,7 @@ from lockyard.oci.image import canonical_json
 from lockyard.oci.linking import LINKING_VERSION, Module
 from lockyard.oci.tar import EPOCH
 from lockyard.oci.values import Digest
-from lockyard.ports import Runner, RunRequest
+from lockyard.ports.containers import Runner, RunRequest
 
 BYTECODE_VERSION = 1
 """Goes into cache keys: raise it when the same modules would be compiled to other bytes."""

@@ -23,7 +23,7 @@ from lockyard.oci.dockerfile import Kind
 from lockyard.oci.image import Image, Layer, oci_platform, parse_json
 from lockyard.oci.tar import BLOCK, LayerBlob, Sink, compress, compressor_id
 from lockyard.oci.values import Digest
-from lockyard.ports import Builder, EngineBuild
+from lockyard.ports.containers import Builder, EngineBuild
 from lockyard.tree import Tree
 
 VERSION_LABEL = "org.opencontainers.image.version"

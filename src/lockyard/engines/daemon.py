@@ -17,7 +17,8 @@ from lockyard.errors import BuildError
 from lockyard.oci.image import Image, Layer
 from lockyard.oci.tar import BLOCK, Entry, header
 from lockyard.oci.values import Digest, MediaType
-from lockyard.ports import Loaded, Log
+from lockyard.ports import Log
+from lockyard.ports.containers import Loaded
 
 if TYPE_CHECKING:
     import docker

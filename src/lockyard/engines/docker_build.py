@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from lockyard import fs
 from lockyard.errors import BuildError
 from lockyard.oci.archive import ChunkStream, read_archive
-from lockyard.ports import ContainerRun, EngineBuild, RunResult
+from lockyard.ports.containers import ContainerRun, EngineBuild, RunResult
 
 if TYPE_CHECKING:
     import docker

@@ -26,7 +26,8 @@ from lockyard.oci.image import Image, canonical_json
 from lockyard.oci.linking import LINKING_VERSION, Linker
 from lockyard.oci.tar import write_tar
 from lockyard.oci.values import Digest
-from lockyard.ports import BaseSandbox, Log, Runner
+from lockyard.ports import Log
+from lockyard.ports.containers import BaseSandbox, Runner
 
 SCHEMA = 1
 _LEAVE_OUT = "or leave it out in variants.toml: {}"

@@ -11,7 +11,7 @@ from lockyard.oci.layering import LayerPlan
 from lockyard.oci.linking import Module
 from lockyard.oci.tar import Compression, Entry, LayerBlob, Sink
 from lockyard.oci.values import Digest
-from lockyard.ports import FetchedPackage
+from lockyard.ports.solving import FetchedPackage
 from lockyard.tree import Tree
 from lockyard.version import Version
 

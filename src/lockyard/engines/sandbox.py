@@ -22,7 +22,8 @@ from lockyard.engines import inside
 from lockyard.errors import BuildError
 from lockyard.oci.image import Image, load_image, verified
 from lockyard.oci.values import Descriptor, Digest
-from lockyard.ports import Log, Runner, RunRequest, RunResult
+from lockyard.ports import Log
+from lockyard.ports.containers import Runner, RunRequest, RunResult
 from lockyard.unpack import unpack_layers
 
 KEPT_ROOTS = 6

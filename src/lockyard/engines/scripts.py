@@ -14,7 +14,8 @@ from lockyard.engines.changes import Changes, apply_changes, read_changes
 from lockyard.errors import BuildError
 from lockyard.extracted import DirectoryReader
 from lockyard.oci.tar import EPOCH
-from lockyard.ports import Log, Overlay, Runner, RunRequest
+from lockyard.ports import Log
+from lockyard.ports.containers import Overlay, Runner, RunRequest
 
 SCRIPTS_VERSION = 1
 """Goes into cache keys: raise it when the same scripts would give other files or variables."""

@@ -18,7 +18,8 @@ from lockyard.oci.pulled import PulledBases
 from lockyard.oci.rootfs import ROOTFS_VERSION, open_rootfs, rootfs_entries
 from lockyard.oci.tar import Compression, LayerBlob, Sink, compressor_id, write_layer
 from lockyard.oci.values import Descriptor, Digest, Reference
-from lockyard.ports import Log, RegistryPort
+from lockyard.ports import Log
+from lockyard.ports.registry import RegistryPort
 from lockyard.tree import check_relative
 
 

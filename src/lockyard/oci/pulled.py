@@ -19,7 +19,8 @@ from lockyard import cachedir, fs
 from lockyard.errors import BuildError, HashMismatchError
 from lockyard.oci.image import Image, Index, Layer, canonical_json, load_image, manifest_descriptor, verified
 from lockyard.oci.values import Descriptor, Digest, Reference
-from lockyard.ports import Log, RegistryPort
+from lockyard.ports import Log
+from lockyard.ports.registry import RegistryPort
 
 _PULLS = 4
 _SMALL = 8 << 20  # bytes of a manifest or a configuration

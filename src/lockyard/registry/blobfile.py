@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
 from lockyard.errors import HashMismatchError
-from lockyard.ports import BlobContent
+from lockyard.ports.registry import BlobContent
 
 WINDOW: Final = 16 << 20
 """Bytes of a blob from elsewhere that are held at a time."""

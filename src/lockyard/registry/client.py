@@ -13,7 +13,8 @@ from urllib.parse import quote
 from lockyard import http
 from lockyard.errors import ConfigError, HashMismatchError, RegistryError
 from lockyard.oci.values import Digest, MediaType, Reference
-from lockyard.ports import BlobContent, Log, UploadSession
+from lockyard.ports import Log
+from lockyard.ports.registry import BlobContent, UploadSession
 from lockyard.registry import wire
 from lockyard.registry.blobfile import BlobFile
 from lockyard.registry.download import Download

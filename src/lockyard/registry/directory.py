@@ -18,7 +18,7 @@ import tenacity
 from lockyard import fs
 from lockyard.errors import ConfigError, HashMismatchError, LockyardError, RegistryError
 from lockyard.oci.values import Digest, MediaType, check_tag
-from lockyard.ports import BlobContent, UploadSession
+from lockyard.ports.registry import BlobContent, UploadSession
 from lockyard.registry.blobfile import BlobFile
 
 REF_NAME = "org.opencontainers.image.ref.name"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lockyard.errors import ConfigError
-from lockyard.ports import UploadSession
+from lockyard.ports.registry import UploadSession
 
 SCHEMA = 1
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from lockyard.errors import RegistryError
 from lockyard.oci.values import Descriptor
-from lockyard.ports import BlobContent
+from lockyard.ports.registry import BlobContent
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from lockyard.errors import LockyardError, RegistryError
 from lockyard.oci.values import Digest
-from lockyard.ports import Log, RegistryPort, UploadSession
+from lockyard.ports import Log
+from lockyard.ports.registry import RegistryPort, UploadSession
 from lockyard.registry.plan import PushPlan, PutManifest, PutTag, SendBlob, Stage, StageKind
 
 WORKERS = 4

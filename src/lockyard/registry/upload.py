@@ -9,7 +9,7 @@ from typing import Final
 
 from lockyard import http
 from lockyard.errors import HashMismatchError, RegistryError
-from lockyard.ports import UploadSession
+from lockyard.ports.registry import UploadSession
 from lockyard.registry import wire
 from lockyard.registry.blobfile import BlobFile
 from lockyard.registry.transport import RefusedError, Reply, Request, Transport

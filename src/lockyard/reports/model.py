@@ -12,7 +12,7 @@ from lockyard.conda.spec import parse_env_in
 from lockyard.errors import ConfigError, StaleLockError
 from lockyard.oci.layering import FILE_NAME as LAYERS
 from lockyard.oci.layering import LayerPlan
-from lockyard.ports import IndexRecord
+from lockyard.ports.solving import IndexRecord
 from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lockyard.conda.bounds import BoundsPolicy, upper_bound, version_key
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import ConfigError
-from lockyard.ports import IndexRecord
+from lockyard.ports.solving import IndexRecord
 from lockyard.reports.kinds import change_kind
 from lockyard.reports.text import cell, count, markdown_table
 from lockyard.version import Bump, Version

@@ -13,7 +13,7 @@ from lockyard.engines.buildx import (
     secret_values,
 )
 from lockyard.errors import ConfigError
-from lockyard.ports import BuildSecret, EngineBuild
+from lockyard.ports.containers import BuildSecret, EngineBuild
 
 BUILD = EngineBuild(
     what="gpu linux-64",

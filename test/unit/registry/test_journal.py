@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lockyard.errors import ConfigError
-from lockyard.ports import UploadSession
+from lockyard.ports.registry import UploadSession
 from lockyard.registry.journal import open_journal
 
 

@@ -15,7 +15,7 @@ from lockyard.conda.bounds import BoundsPolicy
 from lockyard.conda.lock import LockedPackage
 from lockyard.distribution import SupportPolicy
 from lockyard.errors import ConfigError
-from lockyard.ports import IndexRecord
+from lockyard.ports.solving import IndexRecord
 from lockyard.reports import dependencies, scan, sizes, staleness, support
 from lockyard.reports.changes import compare
 from lockyard.reports.graph import Graph, spec_name
