@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from lockyard.errors import BuildError
@@ -122,8 +123,9 @@ def follow(
     env: Mapping[str, str],
     feed: Iterable[bytes] = (),
     started: Callable[[Callable[[], None]], None] = lambda _: None,
+    cwd: Path | None = None,
 ) -> int:
-    """Run a program to its end: `feed` goes to its standard input, `say` gets each line of its output as it comes.
+    """Run a program in `cwd` to its end: `feed` goes to its standard input, `say` gets each line of its output as it comes.
 
     `started` gets a function that ends it, from any thread: it is asked to end, and killed with all it started after ten
     seconds. The same happens when the caller is interrupted. Returns the exit code, 128 + N for signal N.
@@ -134,7 +136,7 @@ def follow(
     """
     try:
         process = subprocess.Popen(
-            list(argv), env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            list(argv), env=dict(env), cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
     except OSError as error:
@@ -206,6 +208,42 @@ def ask(argv: Sequence[str], question: bytes, *, env: Mapping[str, str], timeout
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"{argv[0]} gave no answer within {timeout:.0f} s") from error
     return Answer(done.returncode, done.stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """How a process ended (128 + N for signal N), with its two outputs apart."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: str
+
+
+def capture(argv: Sequence[str], *, env: Mapping[str, str], timeout: float, cwd: Path | None = None) -> Captured:
+    """Run a program that reads nothing, within `timeout` seconds; it is killed then, with all that it started.
+
+    Raises:
+        BuildError: it cannot be started or takes longer.
+
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise BuildError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    with process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            _kill(process, group=True)
+            raise BuildError(f"{argv[0]} did not end within {timeout:.0f} s") from error
+        except BaseException:  # Ctrl-C above all: nothing goes on alone
+            _kill(process, group=True)
+            raise
+    code = process.returncode
+    return Captured(code if code >= 0 else 128 - code, out, _text(err))
 
 
 def _text(data: bytes | None) -> str:

@@ -35,6 +35,7 @@ INFRASTRUCTURE = {
     "oci.rootfs",
     "oci.pulled",
     "conda.indexes",
+    "pyrelease.files",
 }
 EDGE = {
     "conda.solve",
@@ -57,6 +58,7 @@ EDGE = {
     "registry.push",
     "checks.run",
     "gitobjects",
+    "gitwork",
 }
 HOMES = {
     "subprocess": {"process", "engines.compiling"},

@@ -15,6 +15,7 @@ from lockyard.version import Version
 
 if TYPE_CHECKING:
     from lockyard.app.workspace import Workspace
+    from lockyard.pyrelease.project import Project
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,6 +46,24 @@ class Context:
                 for line in fs.restore_leftovers(workspace.root):
                     self.toolbox.log.warning(line)
         return workspace
+
+    @functools.cached_property
+    def project(self) -> "Project":
+        """The Python project around the current directory or at `--root`.
+
+        Raises:
+            ConfigError: there is none or its configuration is wrong.
+
+        """
+        from lockyard.app.package import find_project_root, open_project, project_lock
+        from lockyard.pyrelease.files import is_unfinished, restore_unfinished
+
+        root = self.root.resolve() if self.root else find_project_root(Path.cwd())
+        if is_unfinished(root):
+            with project_lock(root, patience=10.0, tell=self.toolbox.log.info):
+                for line in restore_unfinished(root):
+                    self.toolbox.log.warning(line)
+        return open_project(root)
 
     @property
     def console(self) -> Any:

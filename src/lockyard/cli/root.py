@@ -69,6 +69,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "site": "site",
     },
     "Automate": {"schedule": "schedule"},
+    "Package": {"package": "package"},
     "Machinery": {"cache": "cache", "completion": "completion"},
 }
 """Section → command → module of `lockyard.cli` whose `COMMANDS` holds it."""

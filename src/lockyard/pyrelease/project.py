@@ -57,7 +57,12 @@ class VersionFile(Model):
         if self.pattern is None:
             return re.compile(_DUNDER, re.MULTILINE)
         before, _, after = self.pattern.partition("{version}")
-        return re.compile(rf"{re.escape(before)}(?P<version>v?\d[0-9A-Za-z.!+_-]*?){re.escape(after)}(?![0-9A-Za-z])")
+        # What stands around it begins and ends where words do: `labservice==` is not found in `otherlabservice==`.
+        start = r"(?<![0-9A-Za-z])" if before[:1].isalnum() else ""
+        end = r"(?![0-9A-Za-z])" if after[-1:].isalnum() else ""
+        return re.compile(
+            rf"{start}{re.escape(before)}(?P<version>\d(?:[0-9A-Za-z.!+_-]*[0-9A-Za-z])?){re.escape(after)}{end}"
+        )
 
 
 class RequirementSet(Model):
