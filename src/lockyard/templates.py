@@ -9,9 +9,7 @@ SUFFIX = ".j2"
 _MAIN = "<template>"
 
 
-def render(
-    text: str, values: Mapping[str, object], *, source: str, library: Mapping[str, str] | None = None
-) -> str:
+def render(text: str, values: Mapping[str, object], *, source: str, library: Mapping[str, str] | None = None) -> str:
     """Render `text`; `source` is its file, for messages. Loads jinja2.
 
     With a `library` (name → text) it may extend and include those, and lines that hold nothing but a tag vanish.

@@ -21,17 +21,17 @@ from lockyard.app.published import (
     read_record,
     to_push,
 )
+from lockyard.app.pushing import Aim, Planned, plan_images, pushed_images
 from lockyard.app.staging import attach, read_staged
 from lockyard.app.staging import read_record as read_attached
-from lockyard.app.targets import Place, aim, beside, open_places, present, resolve
+from lockyard.app.targets import Place, aim, open_places, resolve
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import Record
 from lockyard.distribution import Repository, Variant
 from lockyard.errors import ConfigError, ImageTestError, RegistryError
 from lockyard.ports import Toolbox
-from lockyard.registry.journal import open_journal
-from lockyard.registry.plan import Manifest, Present, PushPlan, PutTag, Target, plan_push
-from lockyard.registry.push import PushReport, run_push
+from lockyard.registry.plan import Manifest, PushPlan, Target
+from lockyard.registry.push import PushReport
 from lockyard.tags import exact_tag
 from lockyard.version import Version
 
@@ -124,6 +124,8 @@ class _Job:
     built: tuple[Built, ...]
     records: tuple[Record, ...]
     places: tuple[Place, ...]
+    planned: Planned
+    aim: Aim
 
 
 def publish_release(
@@ -208,53 +210,27 @@ def _planned(
         ]
         places = stack.enter_context(open_places(toolbox, workspace, repositories, insecure=request.insecure))
 
-        def look(place: Place) -> tuple[Target, Present]:
-            target = aim(workspace, version, variants, place, floating=tested)
-            return target, present(place.port, images, target)
+        def aim_at(place: Place) -> Target:
+            return aim(workspace, version, variants, place, floating=tested)
 
-        looked = beside(look, places)
-        aims = [target for target, _ in looked]
-        there = {target.repository: has for target, has in looked}
-        plan = plan_push(images, aims, there, move_tags=request.move_tag, donors=offers)
-        published = tuple(
-            Published(
-                image_type=image.image_type,
-                repository=item.repository,
-                digest=image.top.digest,
-                tags=(image.tag, *item.floating.get(image.image_type, ())),
-            )
-            for item in aims
-            for image in images
-        )
+        planned = plan_images(images, places, aim_at, move_tags=request.move_tag, donors=offers)
         pulls = tuple(_pull(workspace, version, item) for item in built)
-        result = PublishResult(version=version, plan=plan, published=published, tested=tested, pulls=pulls)
-        yield _Job(result, request, built, records, places)
+        result = PublishResult(
+            version=version, plan=planned.plan, published=planned.published, tested=tested, pulls=pulls
+        )
+        yield _Job(result, request, built, records, places, planned, aim_at)
 
 
 def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
     planned, version = job.result, job.result.version
-    ports = {place.name: place.port for place in job.places}
     start, begun = time.monotonic(), toolbox.clock.now()
-    with open_journal(workspace.state_dir / "push" / f"{version}.jsonl") as journal:
-        resumed = len(journal.finished)
-        if resumed:
-            toolbox.log.info(f"an interrupted push had finished {resumed} blobs already")
-        outcome = run_push(
-            planned.plan, ports, memory=journal, log=toolbox.log, may_float=_Floating(workspace, version, job)
-        )
-        for effect in outcome.kept_back:
-            toolbox.log.warning(f"{effect.repository}:{effect.tag} stays: a newer release was published meanwhile")
+    journal = workspace.state_dir / "push" / f"{version}.jsonl"
+    with pushed_images(toolbox, journal, job.planned, job.places, job.aim) as pushed:
         _attach_records(toolbox, workspace, job)
-        result = PublishResult(
-            version=version,
-            plan=planned.plan,
-            published=_without(planned.published, outcome.kept_back),
-            tested=planned.tested,
-            pulls=planned.pulls,
-            report=outcome.total,
-            reports=outcome.reports,
-            resumed=resumed,
-        )
+        result = replace(
+            planned, published=pushed.published, report=pushed.outcome.total, reports=pushed.outcome.reports,
+            resumed=pushed.resumed,
+        )  # fmt: skip
         record = merge_record(
             read_record(workspace, version),
             version,
@@ -268,7 +244,6 @@ def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
         fs.atomic_write(workspace.root / "out" / str(version) / PUSH_RECORD, _run_record(job, result, times))
         if job.request.image_refs is not None:
             fs.atomic_write(job.request.image_refs, "".join(f"{line}\n" for line in result.lines).encode())
-        journal.remove()
     # These read locks, which a push itself does not need: half of its start-up time.
     from lockyard.app.sbom import attach_after
     from lockyard.app.texts import write_texts_after
@@ -277,33 +252,6 @@ def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
         attach_after(toolbox, workspace, version, job.request.image_types, job.places)
     write_texts_after(toolbox, workspace, version, only_again=True)
     return result
-
-
-class _Floating:
-    """Tells whether a floating tag may still move: other people publish while we do."""
-
-    def __init__(self, workspace: Workspace, version: Version, job: _Job) -> None:
-        self._workspace = workspace
-        self._version = version
-        self._variants = workspace.variants(version, job.request.image_types)
-        self._places = {place.name: place for place in job.places}
-        self._tags: dict[str, frozenset[str]] = {}
-
-    def __call__(self, effect: PutTag) -> bool:
-        """Ask the repository once more what is published there."""
-        name = effect.repository
-        if name not in self._tags:
-            target = aim(self._workspace, self._version, self._variants, self._places[name], floating=True)
-            self._tags[name] = frozenset(tag for tags in target.floating.values() for tag in tags)
-        return effect.tag in self._tags[name]
-
-
-def _without(published: Iterable[Published], kept_back: Iterable[PutTag]) -> tuple[Published, ...]:
-    """Return what was published less the tags that were left alone."""
-    left = {(effect.repository, effect.tag) for effect in kept_back}
-    return tuple(
-        replace(item, tags=tuple(tag for tag in item.tags if (item.repository, tag) not in left)) for item in published
-    )
 
 
 def _green(

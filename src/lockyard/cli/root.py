@@ -68,6 +68,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "generate-sbom": "sbom",
         "site": "site",
     },
+    "Package": {"runtimes": "runtimes"},
     "Automate": {"schedule": "schedule"},
     "Package": {"package": "package"},
     "Machinery": {"cache": "cache", "completion": "completion"},

@@ -13,7 +13,7 @@ TEMPLATE = "{name}.Dockerfile.j2"
 NATIVE = "native"
 """The base template that needs no container: the bundle holds what is installed."""
 SITE = "site"
-"""Where a bundle has the installed packages: `lib/` and `bin/`."""
+"""Where a bundle has the installed packages."""
 PREFIX = "/opt/app"
 """Where an image has them."""
 CONTEXT: Mapping[str, str] = {
@@ -37,6 +37,7 @@ CONTEXT: Mapping[str, str] = {
     "gpu": "`none` in a CPU image; else `gpu.cuda`, `gpu.minor`, `gpu.cudnn`, `gpu.key`, `gpu.repository`",
     "cuda_packages": "Debian packages of CUDA and cuDNN",
     "keyring": "where the image has the key of CUDA's repository",
+    "site": "where the bundle has what is installed for `native`: `dependencies/` and `package/`, each with `lib/` and `bin/`",
     "registry": "the registry of the runtime, `none` without one",
 }
 """What a template knows; `docs/reference/runtimes.md` has the table."""
@@ -93,6 +94,7 @@ def context(runtime: Runtime, package: str) -> dict[str, object]:
         "gpu": runtime.gpu,
         "cuda_packages": cuda_packages(runtime),
         "keyring": keyring(runtime),
+        "site": SITE,
         "registry": runtime.registry,
     }
 
@@ -134,10 +136,10 @@ def _check(runtime: Runtime) -> None:
                 f"and {runtime.name} has no wheels",
                 hint="add wheels: DIRECTORY; pip download --requirement FILE --dest DIRECTORY fills it",
             )
-        if not _has_host(runtime.image):
+        if runtime.image.startswith("docker.io/"):
             raise ConfigError(
-                f"{runtime.where('image')}: internal begins from your own registry, and {runtime.image!r} names none",
-                hint="write HOST/NAME:TAG",
+                f"{runtime.where('image')}: internal begins from a registry of your own, and {runtime.image!r} is public",
+                hint="copy the image there and write HOST/NAME:TAG",
             )
     if runtime.base_template == NATIVE:
         gpu = runtime.gpu
@@ -152,8 +154,3 @@ def _check(runtime: Runtime) -> None:
                 f"{runtime.where('gpu')}: native runs nothing, so it cannot install CUDA with a key",
                 hint="leave the key out and begin from an image that has CUDA",
             )
-
-
-def _has_host(image: str) -> bool:
-    host, slash, _ = image.partition("/")
-    return bool(slash) and ("." in host or ":" in host or host == "localhost")

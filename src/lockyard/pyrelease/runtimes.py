@@ -70,7 +70,7 @@ def _reference(value: str) -> str:
     try:
         Reference.parse(value)
     except ConfigError as error:
-        raise ValueError(error.message) from error
+        raise ValueError(f"{error.message}{f'; {error.hint}' if error.hint else ''}") from error
     return value
 
 
@@ -181,6 +181,7 @@ class RuntimesFile(Settings):
 
     schema_version: Literal[1] = pydantic.Field(alias="schema")
     pkg_version: PackageVersion
+    templates: RelativePath | None = None
     runtimes: Annotated[dict[str, RuntimeEntry], pydantic.Field(min_length=1)]
 
     @pydantic.field_validator("runtimes")
@@ -267,6 +268,8 @@ class Runtimes:
     by_name: Mapping[str, Runtime]
     source: str = FILE_NAME
     pkg_version_line: int = 1
+    templates: str | None = None
+    """The directory of the project's own base templates."""
 
     def chosen(self, names: tuple[str, ...] = ()) -> tuple[Runtime, ...]:
         """Return those of `names`, all when there are none.
@@ -307,7 +310,7 @@ def parse_runtimes(text: str, *, source: str = FILE_NAME) -> Runtimes:
         runtimes = {name: _resolved(file, name, data, source, problems) for name in file.runtimes}
         problems += _same_tags(runtimes)
         if not problems:
-            return Runtimes(file.pkg_version, runtimes, source, _line(data, ["pkg_version"]))
+            return Runtimes(file.pkg_version, runtimes, source, _line(data, ["pkg_version"]), file.templates)
     first, *rest = problems
     raise ConfigError(first, details=rest, hint="docs/reference/runtimes.md has every key")
 
@@ -342,6 +345,8 @@ def _line(data: Any, path: list[str | int]) -> int:
             place = data.lc.key(part) if hasattr(data, "keys") else data.lc.item(part)
         except (KeyError, IndexError, TypeError, AttributeError):
             break
+        if place is None:  # an empty map in one line
+            break
         line = place[0] + 1
         data = data[part]
     return int(line)
@@ -368,7 +373,8 @@ def _known_keys(path: list[str | int]) -> list[str]:
     if path[0] == "runtimes" and len(path) > 2:
         model, path = RuntimeEntry, path[2:]
     if len(path) > 1:
-        model = {"user": User, "gpu": Gpu}.get(str(path[0]), model)
+        tables: Mapping[str, type[Model]] = {"user": User, "gpu": Gpu}
+        model = tables.get(str(path[0]), model)
     return [item.alias or name for name, item in model.model_fields.items()]
 
 
@@ -402,4 +408,3 @@ def _same_tags(runtimes: Mapping[str, Runtime]) -> list[str]:
                 f"{runtime.where()}: runtimes {other} and {runtime.name} would have the same tag VERSION{runtime.suffix}"
             )
     return found
-
