@@ -68,9 +68,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "generate-sbom": "sbom",
         "site": "site",
     },
-    "Package": {"runtimes": "runtimes"},
     "Automate": {"schedule": "schedule"},
-    "Package": {"package": "package"},
+    "Package": {"package": "package", "runtimes": "runtimes"},
     "Machinery": {"cache": "cache", "completion": "completion"},
 }
 """Section → command → module of `lockyard.cli` whose `COMMANDS` holds it."""
