@@ -1,7 +1,7 @@
 """Use cases around `runtimes.yaml`: read it, write the Dockerfiles of its runtimes or check them."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,12 +9,13 @@ from typing import Literal
 from packaging.utils import canonicalize_name
 
 from lockyard import fs, pyrelease
-from lockyard.app.package import read_text
+from lockyard.app.package import project_lock, reader
 from lockyard.app.workspace import decode
 from lockyard.distribution import nearest
 from lockyard.errors import ConfigError, DriftError
 from lockyard.pyrelease.dockerfiles import TEMPLATE, render_dockerfile
-from lockyard.pyrelease.project import Project
+from lockyard.pyrelease.files import write_files
+from lockyard.pyrelease.project import Project, Read
 from lockyard.pyrelease.runtimes import Runtime, Runtimes, parse_runtimes
 
 State = Literal["written", "same", "differs", "missing"]
@@ -32,7 +33,7 @@ class GeneratedFile:
     state: State
 
 
-def read_runtimes(project: Project, read: Callable[[str], str | None] | None = None) -> Runtimes:
+def read_runtimes(project: Project, read: Read | None = None) -> Runtimes:
     """Read the project's `runtimes.yaml`; `read` gives a file of another tree than the working one.
 
     Raises:
@@ -41,7 +42,7 @@ def read_runtimes(project: Project, read: Callable[[str], str | None] | None = N
 
     """
     source = project.table.runtimes
-    text = read(source) if read is not None else read_text(project.root, source)
+    text = (read or reader(project.root))(source)
     if text is None:
         raise ConfigError(f"{source} is missing: it says what images are made", hint="docs/reference/runtimes.md")
     found = parse_runtimes(text, source=source)
@@ -107,13 +108,14 @@ def generate(
     rendered = [
         (runtime, render_dockerfile(runtime, project.normalized_name, library)) for runtime in runtimes.chosen(names)
     ]
-    files = [(runtime, text, read_text(project.root, runtime.dockerfile)) for runtime, text in rendered]
+    read = reader(project.root)
+    files = [(runtime, text, read(runtime.dockerfile)) for runtime, text in rendered]
     if check:
         _refuse_drift(files)
     if not (check or dry_run):
-        for runtime, text, old in files:
-            if old != text:
-                fs.atomic_write(project.root / runtime.dockerfile, text.encode())
+        changed = {runtime.dockerfile: text.encode() for runtime, text, old in files if old != text}
+        with project_lock(project.root):
+            write_files(project.root, changed)
     done: State = "differs" if dry_run else "written"
     return tuple(
         GeneratedFile(

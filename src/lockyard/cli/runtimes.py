@@ -9,20 +9,12 @@ import click
 from lockyard.cli.options import Context, dry_run_option, json_option, pass_context
 
 if TYPE_CHECKING:
-    from lockyard.pyrelease.project import Project
     from lockyard.pyrelease.runtimes import Runtime
 
 TEMPLATES = click.option(
     "--templates-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
     help="Your own base templates, NAME.Dockerfile.j2 [default: `templates` of runtimes.yaml].",
 )  # fmt: skip
-
-
-def project_of(context: Context) -> "Project":
-    """Open the Python project around the current directory, or at `--root`."""
-    from lockyard.app.package import find_project_root, open_project
-
-    return open_project(context.root.resolve() if context.root else find_project_root(Path.cwd()))
 
 
 @click.group()
@@ -43,7 +35,7 @@ def list_command(context: Context, *, as_json: bool) -> None:
     """
     from lockyard.app.runtimes import read_runtimes
 
-    found = read_runtimes(project_of(context))
+    found = read_runtimes(context.project)
     if as_json:
         value = {
             "schema": 1,
@@ -97,7 +89,7 @@ def generate(
 
     if not names and not everything:
         raise click.UsageError("which runtime? Give NAME or --all")
-    files = write(project_of(context), names, templates_dir=templates_dir, check=check, dry_run=dry_run)
+    files = write(context.project, names, templates_dir=templates_dir, check=check, dry_run=dry_run)
     for file in files:
         context.log.info(f"{file.path}: {file.state}")
     if as_json:
