@@ -4,18 +4,22 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lockyard.cli.root import run
 from support.demo import demo_base, demo_channel
+from support.docker_registry import docker_registry
 from support.require import ROOT, need
 
 pytestmark = pytest.mark.integration
 
 VERSION = "0.1.0"
+RELEASE = "build_artifacts/v0/v0.1/v0.1.0"
 IMPORT = "import numpy, pandas, ssl; print(numpy.__version__)"
 
 
@@ -35,8 +39,8 @@ def distribution(place: Path) -> Path:
     return root
 
 
-def tool(*argv: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+def tool(*argv: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -67,6 +71,37 @@ def test_the_image_tests_ran_inside(root: Path) -> None:
     assert records[0]["executed"] >= 7
     assert records[1]["skipped"] == 0
     assert records[1]["executed"] > records[0]["executed"]
+
+
+def test_another_machine_tests_what_was_pushed(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real registry, a checkout of the distribution with nothing built, an empty cache; then what is green is published."""
+    need("registry")
+    with docker_registry(tmp_path / "registry") as registry:
+        repository = f"{registry.host}/stage"
+        environ = {**os.environ, "DOCKER_CONFIG": str(registry.docker_config)}
+        other = distribution(tmp_path / "other")
+        for place in (root, other):
+            table = f'stage = {{ uri = "{repository}", stage = true }}\n'
+            (place / "lockyard.toml").write_text((place / "lockyard.toml").read_text() + table)
+        call = partial(run, environ={**environ, "LOCKYARD_CACHE_DIR": str(tmp_path / "first")})
+        assert call(["-q", "--root", str(root), "push", VERSION, "--target-ecr-repo", "stage"]) == 0
+        shutil.copytree(root / RELEASE, other / RELEASE, dirs_exist_ok=True)
+        capsys.readouterr()
+        call = partial(run, environ={**environ, "LOCKYARD_CACHE_DIR": str(tmp_path / "second")})
+        wanted = f"{repository}@{digests(root)[0]}"
+        args = ["-q", "--root", str(other), "test", "--image", wanted, "--json"]
+        assert call([*args, "--rerun"]) == 0
+        (image,) = json.loads(capsys.readouterr().out)["images"]
+        assert (image["reference"], image["image_type"], image["known"]) == (wanted, "cpu", False)
+        assert image["passed"] >= 7
+        assert image["record"].startswith("sha256:")
+        target = ["--image-type", "cpu", "--target-ecr-repo", "oci:published"]
+        assert call(["-q", "--root", str(other), "push", VERSION, "--from", "stage", *target]) == 0
+        by_hand = tool(
+            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull,
+            f"--image={wanted}", "-q", "test/image", cwd=other, env={**environ, "LOCKYARD_CACHE_DIR": str(tmp_path / "second")},
+        )  # fmt: skip
+        assert " passed" in by_hand
 
 
 def test_the_same_lock_gives_the_same_digest_elsewhere(root: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def add_release(
 ) -> dict[str, Image]:
     """Add a release with built images of all types and platforms; return `TYPE PLATFORM` → image.
 
-    `labelled` images say their version.
+    `labelled` images say their version and type.
     """
     workspace = open_workspace(root)
     parsed = Version.parse(version)
@@ -77,8 +77,9 @@ def write_built(
 ) -> Image:
     place = workspace.out_dir(version, image_type, platform)
     image = write_image(
-        place, f"{seed} {image_type} {platform}", sizes, platform=platform, version=str(version) if labelled else ""
-    )
+        place, f"{seed} {image_type} {platform}", sizes, platform=platform, version=str(version) if labelled else "",
+        image_type=image_type,
+    )  # fmt: skip
     record = {
         "schema": 1,
         "version": str(version),

@@ -21,11 +21,16 @@ def random_bytes(seed: object, size: int) -> bytes:
 
 
 def make_image(
-    place: Path, seed: object, sizes: Sequence[int] = (3000, 2000), platform: str = "linux-64", version: str = ""
+    place: Path,
+    seed: object,
+    sizes: Sequence[int] = (3000, 2000),
+    platform: str = "linux-64",
+    version: str = "",
+    image_type: str = "",
 ) -> tuple[Image, dict[Digest, Path]]:
     """An image with layers of these sizes, and where its layers' blobs are. The layers hold noise, not tar.
 
-    With a `version` it says so in its label and in IMAGE_VERSION, as built ones do.
+    With a `version` it says so in its label and in IMAGE_VERSION, and its type in a label, as built ones do.
     """
     layers, blobs = [], {}
     place.mkdir(parents=True, exist_ok=True)
@@ -38,7 +43,7 @@ def make_image(
         layers.append(Layer(descriptor, Digest(f"sha256:{hashlib.sha256(data + b'diff').hexdigest()}")))
     config = {
         **oci_platform(platform),
-        "config": {"Labels": {"seed": str(seed)}} if not version else _labelled(str(seed), version),
+        "config": {"Labels": {"seed": str(seed)}} if not version else _labelled(str(seed), version, image_type),
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
     }
     return Image.of(config, layers), blobs
@@ -61,8 +66,9 @@ def real_layer(place: Path, seed: str, size: int) -> tuple[Layer, Path]:
     return Layer(descriptor, Digest.of(tar.getvalue())), path
 
 
-def _labelled(seed: str, version: str) -> dict[str, object]:
+def _labelled(seed: str, version: str, image_type: str) -> dict[str, object]:
     labels = {"org.opencontainers.image.version": version, "seed": seed}
+    labels |= {"lockyard.image-type": image_type} if image_type else {}
     return {"Env": ["PATH=/usr/bin", f"IMAGE_VERSION={version}"], "Labels": labels}
 
 
@@ -72,9 +78,10 @@ def write_image(
     sizes: Sequence[int] = (3000, 2000),
     platform: str = "linux-64",
     version: str = "",
+    image_type: str = "",
 ) -> Image:
     """Write such an image as an OCI layout."""
-    image, blobs = make_image(layout.parent / f".blobs-{layout.name}", seed, sizes, platform, version)
+    image, blobs = make_image(layout.parent / f".blobs-{layout.name}", seed, sizes, platform, version, image_type)
     write_layout(layout, image, blobs)
     return image
 

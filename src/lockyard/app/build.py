@@ -33,7 +33,7 @@ from lockyard.app.layers import built_plan
 from lockyard.app.loading import load_images
 from lockyard.app.lock import current_locks, lock_release, lock_status, release_locks
 from lockyard.app.supplied import supply
-from lockyard.app.testing import run_image_tests
+from lockyard.app.testing import require_green, run_image_tests
 from lockyard.app.texts import write_texts_after
 from lockyard.app.workspace import Workspace, decode
 from lockyard.checks.plan import host_platform
@@ -130,6 +130,7 @@ def build_release(
         images = load_images(toolbox, workspace, version, images)
     if not skip_tests:
         images = tuple(run_image_tests(toolbox, workspace, version, image) for image in images)
+        require_green(images, some=False)
     write_texts_after(toolbox, workspace, version)
     return BuildResult(version=version, images=images, locked=bool(force or missing))
 

@@ -71,13 +71,15 @@ def open_places(
     with contextlib.ExitStack() as stack:
         places = []
         for repository in repositories:
-            address = repository.uri
-            if address.startswith(OCI):
-                address = f"{OCI}{workspace.root / address.removeprefix(OCI)}"
-            port = toolbox.registry(address, insecure=insecure)
+            port = toolbox.registry(address_of(workspace, repository.uri), insecure=insecure)
             stack.callback(port.close)
             places.append(Place(repository, port))
         yield tuple(places)
+
+
+def address_of(workspace: Workspace, uri: str) -> str:
+    """Return what a `RegistryFactory` takes for a repository's address; a relative `oci:DIR` is below the root."""
+    return f"{OCI}{workspace.root / uri.removeprefix(OCI)}" if uri.startswith(OCI) else uri
 
 
 def aim(

@@ -1,17 +1,13 @@
 """Use cases around image tests: run them inside built images, keep their records."""
 
-import contextlib
-import json
 import os
 import platform as machine_platform
-import threading
-import uuid
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lockyard import fs
+from lockyard.app.imagebench import planned, session_of
 from lockyard.app.images import (
     BuildResult,
     ImageResult,
@@ -21,46 +17,29 @@ from lockyard.app.images import (
     suite_place,
     tag_of,
 )
-from lockyard.app.lock import release_locks
-from lockyard.app.workspace import Workspace, decode, find_root, open_workspace
+from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import FILE_NAME as TESTS
 from lockyard.checks.plan import (
     Record,
-    Runs,
     Skipped,
-    TestOutcome,
     format_record,
     host_platform,
     plan_tests,
     suite_digest,
     verify_record,
 )
-from lockyard.checks.run import (
-    TEST_REPOSITORY,
-    Session,
-    SuiteRun,
-    merge_reports,
-    run_dockerfile,
-    run_script,
-    run_scripts,
-    run_suite,
-)
-from lockyard.checks.suite import ImageTest, Suite, plan_test, read_config, read_suite
-from lockyard.conda.spec import parse_env_in
-from lockyard.errors import BuildError, ConfigError, ImageTestError
-from lockyard.oci.layout import layout_blobs, read_layout
+from lockyard.checks.run import SuiteRun, merge_reports, run_scripts, run_suite
+from lockyard.checks.suite import read_suite
+from lockyard.errors import ImageTestError
 from lockyard.oci.values import Digest
 from lockyard.ports import Toolbox
-from lockyard.ports.containers import Containers, Runner
 from lockyard.tree import Tree
-from lockyard.version import Version, release_dir
+from lockyard.version import Version
 
 _SHOWN_TESTS, _SHOWN_LINES = 10, 12
 REPORT = "tests.xml"
 """The JUnit report beside an image."""
 LOG = "tests.log"
-NO_GPU = "needs a GPU: --use-gpu"
-NO_GPU_HERE = "needs a GPU: this engine passes none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +58,11 @@ class TestOptions:
     use_gpu: bool = False
     rerun: bool = False
 
+    @property
+    def wants_a_run(self) -> bool:
+        """Whether a record of an earlier run does not do."""
+        return self.rerun or self.use_gpu or bool(self.select)
+
 
 DEFAULT = TestOptions()
 
@@ -92,11 +76,13 @@ def check_release(
     platforms: tuple[str, ...] = (),
     options: TestOptions = DEFAULT,
 ) -> BuildResult:
-    """Run the image tests on what is built, and keep their records beside the images.
+    """Run the image tests on what is built, all of it, and keep their records beside the images.
+
+    `require_green` says whether they passed.
 
     Raises:
         BuildError: an image is not built.
-        ImageTestError: tests failed.
+        ImageTestError: tests could not be run.
 
     """
     images = []
@@ -115,48 +101,61 @@ def check_release(
     return BuildResult(version=version, images=tested)
 
 
+def require_green(images: Sequence[ImageResult], *, some: bool = True) -> None:
+    """Refuse images of which a test failed or none was executed; `some` asks that at least one image was tested.
+
+    Raises:
+        ImageTestError: with the failed tests and the last lines of each.
+
+    """
+    red = [(f"{image.image_type} {image.platform}", image.tests) for image in images if image.tests is not None]
+    failures = [_not_green(record, what) for what, record in red if not record.green]
+    if failures:
+        first, *rest = failures
+        details = [*first.details, *(line for error in rest for line in (error.message, *error.details))]
+        raise ImageTestError(first.message, hint=first.hint, details=details)
+    if some and not red:
+        raise ImageTestError(
+            "no image test was run",
+            details=[f"{image.image_type} {image.platform}: {image.skipped}" for image in images],
+            hint="docs/reference/image-tests.md",
+        )
+
+
 def run_image_tests(
     toolbox: Toolbox, workspace: Workspace, version: Version, image: ImageResult, options: TestOptions = DEFAULT
 ) -> ImageResult:
-    """Run the image tests inside one built image and keep their record beside it.
+    """Run the image tests inside one built image and keep their record beside it, green or not.
 
     What was tested green with the same suite is not tested again. A run of chosen tests leaves no record.
 
     Raises:
-        ImageTestError: they failed, or none ran.
+        ImageTestError: they could not be run.
 
     """
-    flags = workspace.line(version).variant(image.image_type).pytest_flags
-    suite = suite_of(workspace, version)
-    plan = plan_tests(image.platform, host=host_platform(machine_platform.machine()), suite=suite, skip=False)
+    suite = planned_suite(workspace, version, image.image_type, image.platform)
     what = f"{image.image_type} {image.platform}"
-    if isinstance(plan, Skipped):
-        toolbox.log.warning(f"image tests of {what} are skipped: {plan.reason}")
-        return replace(image, skipped=plan.reason)
-    digest = suite_digest(suite, flags)
-    known = None if options.rerun or options.use_gpu or options.select else _known(image, digest)
+    if isinstance(suite, Skipped):
+        toolbox.log.warning(f"image tests of {what} are skipped: {suite.reason}")
+        return replace(image, skipped=suite.reason)
+    known = None if options.wants_a_run else known_record(fs.read_file(image.layout / TESTS), image, suite)
     if known is not None:
         toolbox.log.info(f"image tests of {what}: nothing has changed since {summary(known)} (--rerun runs them)")
         return replace(image, tests=known)
-    toolbox.log.step(f"testing {what} of {version}")
-    done = _run(toolbox, workspace, version, image, suite, options)
-    record = Record(
-        manifest=Digest(image.digest), suite=digest, image_type=image.image_type, platform=image.platform,
-        tests=tuple(sorted(done.tests, key=lambda test: test.name)),
-    )  # fmt: skip
-    fs.atomic_write(image.layout / LOG, done.output.encode())
-    fs.atomic_write(image.layout / REPORT, done.report)
-    if not options.select:
-        fs.atomic_write(image.layout / TESTS, format_record(record).encode())
-    if not record.green:
-        raise _not_green(record, what)
-    toolbox.log.info(f"image tests of {what}: {summary(record)}")
-    return replace(image, tests=record)
+    return run_in(toolbox, workspace, version, image, options, results=image.layout)
 
 
-def _known(image: ImageResult, suite: Digest) -> Record | None:
-    """Return the green record of the same image and suite, when there is one."""
-    data = fs.read_file(image.layout / TESTS)
+def planned_suite(workspace: Workspace, version: Version, image_type: str, platform: str) -> Digest | Skipped:
+    """Return the digest of the suite that an image is tested with, or why it is not tested here."""
+    suite = suite_of(workspace, version)
+    plan = plan_tests(platform, host=host_platform(machine_platform.machine()), suite=suite, skip=False)
+    if isinstance(plan, Skipped):
+        return plan
+    return suite_digest(suite, workspace.line(version).variant(image_type).pytest_flags)
+
+
+def known_record(data: bytes | None, image: ImageResult, suite: Digest) -> Record | None:
+    """Return the green record that `data` is, when it is of this image and suite."""
     if data is None:
         return None
     try:
@@ -166,6 +165,40 @@ def _known(image: ImageResult, suite: Digest) -> Record | None:
         )  # fmt: skip
     except ImageTestError:
         return None
+
+
+def run_in(
+    toolbox: Toolbox,
+    workspace: Workspace,
+    version: Version,
+    image: ImageResult,
+    options: TestOptions,
+    *,
+    results: Path,
+) -> ImageResult:
+    """Run the image tests inside one image; record, report and log go to the directory `results`.
+
+    Raises:
+        ImageTestError: they could not be run.
+
+    """
+    what = f"{image.image_type} {image.platform}"
+    toolbox.log.step(f"testing {what} of {version}")
+    suite = suite_of(workspace, version)
+    digest = suite_digest(suite, workspace.line(version).variant(image.image_type).pytest_flags)
+    done = _run(toolbox, workspace, version, image, suite, options)
+    fs.atomic_write(results / LOG, done.output.encode())
+    if options.select and not done.tests:
+        return replace(image, skipped=f"no image test matches -k {options.select!r}")
+    record = Record(
+        manifest=Digest(image.digest), suite=digest, image_type=image.image_type, platform=image.platform,
+        tests=tuple(sorted(done.tests, key=lambda test: test.name)),
+    )  # fmt: skip
+    fs.atomic_write(results / REPORT, done.report)
+    if not options.select:
+        fs.atomic_write(results / TESTS, format_record(record).encode())
+    toolbox.log.info(f"image tests of {what}: {summary(record)}")
+    return replace(image, tests=record)
 
 
 def _run(
@@ -187,11 +220,11 @@ def _run(
                     )
                 )  # fmt: skip
         if suite.tests:
-            session = _session(
+            session = session_of(
                 toolbox, workspace, version, image.image_type, image.platform, image.layout, scratch / "tests", scratch,
                 use_gpu=options.use_gpu,
             )  # fmt: skip
-            count = sum(not isinstance(_planned(test, session), Skipped) for test in suite.tests)
+            count = sum(not isinstance(planned(test, session), Skipped) for test in suite.tests)
             workers = options.workers or min(os.cpu_count() or 1, max(1, count // 2))
             environ = {**toolbox.environ, "LOCKYARD_CACHE_DIR": str(toolbox.cache_dir)}
             runs.append(
@@ -200,162 +233,11 @@ def _run(
             lost = {test.name for test in suite.tests} - {test.name for test in runs[-1].tests}
             if lost and not options.select:
                 raise ImageTestError(f"image tests of {image.image_type} have no result: {', '.join(sorted(lost))}")
-    if options.select and not any(run.tests for run in runs):
-        raise ImageTestError(f"no image test of {image.image_type} matches -k {options.select!r}")
     return SuiteRun(
         tuple(test for run in runs for test in run.tests),
         "\n".join(run.output for run in runs),
         merge_reports([run.report for run in runs if run.report]),
     )
-
-
-def _engine_reasons(toolbox: Toolbox, suite: Suite, *, use_gpu: bool) -> tuple[str | None, str | None]:
-    """Say why Dockerfile tests do not run, and why they have no GPU; `None` when they do and have."""
-    if not any(test.kind == "dockerfile" for test in suite.tests):
-        return None, None
-    try:
-        with contextlib.closing(toolbox.containers()) as containers:
-            there = containers.has_gpu() if use_gpu else False
-    except BuildError as error:
-        return error.message, None
-    return None, None if there else (NO_GPU_HERE if use_gpu else NO_GPU)
-
-
-def _session(
-    toolbox: Toolbox,
-    workspace: Workspace,
-    version: Version,
-    image_type: str,
-    platform: str,
-    layout: Path,
-    suite: Path,
-    scratch: Path,
-    *,
-    use_gpu: bool,
-) -> Session:
-    """Gather what the scripts of one image may know."""
-    line = workspace.line(version)
-    tree = workspace.existing_release(version)
-    lock = release_locks(workspace, version, image_types=(image_type,))[image_type]
-    packages = lock.packages(platform)
-    name = f"{image_type}.env.in"
-    source = str(release_dir(version) / name)
-    specs = parse_env_in(decode(tree[name].data, source), source=source) if name in tree else None
-    place, tree_of_suite = suite_place(workspace, version), suite_of(workspace, version)
-    config = read_config(tree_of_suite, source=place).ready_made
-    engine, engine_gpu = _engine_reasons(toolbox, read_suite(tree_of_suite, source=place), use_gpu=use_gpu)
-    uid, _, gid = line.owner.partition(":")
-    context: dict[str, Any] = {
-        "schema": 1,
-        "version": str(version),
-        "image_type": image_type,
-        "platform": platform,
-        "prefix": line.prefix,
-        "owner": [int(uid), int(gid)],
-        "direct": sorted(specs.by_name) if specs else sorted(package.name for package in packages),
-        "packages": sorted(package.dist for package in packages),
-        "size": read_layout(layout).image.size,
-        "max_size": config.max_size,
-        "skip_imports": list(config.skip_imports),
-    }
-    return Session(
-        layout=layout, suite=suite, scratch=scratch, image_type=image_type, prefix=line.prefix,
-        packages=tuple(package.name for package in packages), context=context,
-        gpu=NO_GPU_HERE if use_gpu else NO_GPU, containers=engine, container_gpu=engine_gpu,
-    )  # fmt: skip
-
-
-def _planned(test: ImageTest, session: Session) -> Runs | Skipped:
-    return plan_test(
-        test,
-        image_type=session.image_type,
-        packages=session.packages,
-        containers=session.containers,
-        gpu=session.container_gpu if test.kind == "dockerfile" else session.gpu,
-    )
-
-
-class ImageBench:
-    """Runs the scripts of one session, one after the other; the image is opened when the first one needs it."""
-
-    def __init__(self, toolbox: Toolbox, session: Session, suite: Suite) -> None:
-        self._toolbox = toolbox
-        self._session = session
-        self._tests = {(session.suite / test.path).resolve(): test for test in suite.tests}
-        self._open = ExitStack()
-        self._runner: Runner | None = None
-        self._containers: Containers | None = None
-        self._guard = threading.Lock()
-
-    def test_of(self, path: Path) -> ImageTest | None:
-        """Return the test that a file is."""
-        return self._tests.get(path.resolve())
-
-    def run(self, test: ImageTest) -> TestOutcome:
-        """Run one test, or say why not."""
-        plan = _planned(test, self._session)
-        if isinstance(plan, Skipped):
-            return TestOutcome(test.name, "skipped", plan.reason)
-        if test.kind == "dockerfile":
-            return self._run_in_container(test)
-        with self._guard:
-            if self._runner is None:
-                self._runner = self._open.enter_context(self._toolbox.sandbox(self._session.layout))
-        session = self._session
-        return run_script(
-            self._runner, test, session.suite, prefix=session.prefix, context=session.context, scratch=session.scratch
-        )
-
-    def _run_in_container(self, test: ImageTest) -> TestOutcome:
-        with self._guard:
-            if self._containers is None:
-                self._containers = self._open.enter_context(contextlib.closing(self._toolbox.containers()))
-                layout = read_layout(self._session.layout)
-                self._image = f"{TEST_REPOSITORY}:{uuid.uuid4().hex}"
-                self._containers.load(layout.image, layout_blobs(layout), self._image)
-                self._open.callback(self._containers.remove_image, self._image)
-                self._files = fs.read_tree(self._session.suite)
-        return run_dockerfile(self._containers, test, self._files, image=self._image)
-
-    def close(self) -> None:
-        """Leave the image."""
-        self._open.close()
-
-
-def bench_of_session(toolbox: Toolbox, data: bytes) -> ImageBench:
-    """Open what `lockyard test` has written for its processes."""
-    session = Session.from_json(data)
-    return ImageBench(toolbox, session, read_suite(fs.read_tree(session.suite), source=str(session.suite)))
-
-
-def bench_of_image(toolbox: Toolbox, image: str, start: Path, *, use_gpu: bool) -> ImageBench:
-    """Open a built image of the distribution around `start` by its layout `oci:DIR`, to run its suite by hand.
-
-    Raises:
-        ConfigError: `image` is not the layout of a release's image.
-        BuildError: it is not built.
-
-    """
-    kind, _, path = image.partition(":")
-    if kind != "oci" or not path:
-        raise ConfigError(
-            f"--image {image}: not oci:DIR", hint="lockyard build leaves them in out/VERSION/TYPE/PLATFORM"
-        )
-    layout = Path(path).absolute()
-    record = fs.read_file(layout / "build.json")
-    if record is None:
-        raise BuildError(f"{layout} has no build.json", hint="build the image first: lockyard build")
-    build = json.loads(record)
-    workspace = open_workspace(find_root(start))
-    version = Version.parse(str(build["version"]))
-    place = suite_place(workspace, version)
-    suite = read_suite(fs.read_tree(workspace.root / place), source=place)
-    workspace.state_dir.mkdir(exist_ok=True)
-    session = _session(
-        toolbox, workspace, version, build["image_type"], build["platform"], layout, workspace.root / place, workspace.state_dir,
-        use_gpu=use_gpu,
-    )  # fmt: skip
-    return ImageBench(toolbox, session, suite)
 
 
 def summary(record: Record) -> str:

@@ -5,6 +5,8 @@ a registry: it is given digests that were computed again from the bytes, never t
 """
 
 import json
+import re
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +24,7 @@ _OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "skipped")
 FILE_NAME = "tests.json"
 """The record's place, beside the image."""
 _MACHINES = {"x86_64": "linux-64", "aarch64": "linux-aarch64", "ppc64le": "linux-ppc64le", "s390x": "linux-s390x"}
+_NOT_XML_RE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _IGNORED_PARTS = {"__pycache__", ".pytest_cache"}
 
 
@@ -132,6 +135,28 @@ def format_record(record: Record) -> str:
     if record.content is not None:
         value["content"] = str(record.content)
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
+def junit_of(records: Mapping[str, Record]) -> bytes:
+    """Return a JUnit report (the xunit2 family) with one suite for each record, by its name."""
+    root = ET.Element("testsuites")
+    for name, record in records.items():
+        counts = {"tests": len(record.tests), "failures": record.count("failed"), "skipped": record.count("skipped")}
+        numbers = {key: str(value) for key, value in counts.items()}
+        suite = ET.SubElement(root, "testsuite", {"name": name, "errors": "0", **numbers})
+        for test in record.tests:
+            case = ET.SubElement(suite, "testcase", {"classname": name, "name": test.name})
+            if test.outcome == "failed":
+                ET.SubElement(case, "failure", {"message": "failed"}).text = _printable(test.detail)
+            elif test.outcome == "skipped":
+                ET.SubElement(case, "skipped", {"message": _printable(test.detail)})
+    body: str = ET.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{body}\n'.encode()
+
+
+def _printable(text: str) -> str:
+    """Return text without the characters that XML 1.0 has no way to write."""
+    return _NOT_XML_RE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def parse_record(text: str, *, source: str) -> Record:

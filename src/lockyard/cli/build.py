@@ -1,4 +1,4 @@
-"""`build`, `test` and `run`."""
+"""`build` and `run`."""
 
 import json
 from pathlib import Path
@@ -121,63 +121,6 @@ def build(
     _how_to_run(context, result)
 
 
-@click.command("test")
-@version_argument
-@image_type_option
-@_PLATFORM
-@click.option("-k", "select", metavar="EXPR", default="", help="Only tests whose names match; leaves no record.")
-@click.option("-n", "workers", type=click.IntRange(1, 64), metavar="N", help="Scripts at a time [default: processors].")
-@click.option("--use-gpu", is_flag=True, help="Run the tests that need a GPU, too.")
-@click.option("--rerun", is_flag=True, help="Run them although this image has passed this suite before.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, metavar="S",
-    help="Seconds for the tests of one image.",
-)  # fmt: skip
-@json_option
-@pass_context
-def test_command(
-    context: Context,
-    *,
-    version: Version,
-    image_types: tuple[str, ...],
-    platforms: tuple[str, ...],
-    select: str,
-    workers: int | None,
-    use_gpu: bool,
-    rerun: bool,
-    timeout: float,
-    as_json: bool,
-) -> None:
-    r"""Run the image tests inside the built images.
-
-    Scripts (NAME.test.py, NAME.test.sh) and files of pytest in test/image/ run inside the image with its own Python, with no
-    daemon and no network; tests.toml beside them says what each needs. The record, tests.json beside the image, belongs to
-    its digest and to the test files as they are now; push believes no other. JUnit results are in tests.xml.
-
-    \b
-    Examples:
-      lockyard test 1.4.2
-      lockyard test 1.4.2 --image-type gpu --use-gpu
-      lockyard test 1.4.2 -k "numpy or pandas" -n 4
-    """
-    from lockyard.app.testing import TestOptions, check_release
-
-    options = TestOptions(timeout=timeout, select=select, workers=workers, use_gpu=use_gpu, rerun=rerun)
-    result = check_release(
-        context.toolbox,
-        context.workspace,
-        version,
-        image_types=image_types,
-        platforms=platforms,
-        options=options,
-    )
-    _test_table(context, result)
-    _answer(context, result, as_json=as_json)
-
-
-test_command.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
-
-
 @click.command("run", context_settings={"ignore_unknown_options": True})
 @click.argument("version", type=VERSION)
 @click.option("--image-type", metavar="T", help="The image type [default: the first of the line].")
@@ -230,26 +173,6 @@ def _answer(context: Context, result: "BuildResult", *, as_json: bool) -> None:
 
 def _line(image: "ImageResult", place: str) -> str:
     return f"{image.image_type} {image.platform} {image.digest} {place}"
-
-
-def _test_table(context: Context, result: "BuildResult") -> None:
-    """Say of each image how many tests passed, and of each test that did not run why."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("image", "passed", "failed", "skipped", "why"):
-        table.add_column(name, justify="left" if name in {"image", "why"} else "right")
-    for image in result.images:
-        name = f"{image.image_type} {image.platform}"
-        if image.tests is None:
-            table.add_row(name, "", "", "", f"not run: {image.skipped}")
-            continue
-        skipped = [test for test in image.tests.tests if test.outcome == "skipped"]
-        counts = [str(image.tests.count(outcome)) for outcome in ("passed", "failed", "skipped")]
-        table.add_row(name, *counts, f"{skipped[0].name}: {skipped[0].detail}" if skipped else "")
-        for test in skipped[1:]:
-            table.add_row("", "", "", "", f"{test.name}: {test.detail}")
-    context.console.print(table)
 
 
 def _table(context: Context, result: "BuildResult") -> None:
@@ -309,4 +232,4 @@ def _publish(
     context.emit("\n".join(result.lines))
 
 
-COMMANDS = (build, test_command, run_command)
+COMMANDS = (build, run_command)

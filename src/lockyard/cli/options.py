@@ -96,13 +96,22 @@ def version_argument(function: F) -> F:
     """Give the command `version`, positional or by `--target-patch-version`."""
 
     @functools.wraps(function)
+    def wrapper(*args: Any, version: Version | None, **kwargs: Any) -> Any:
+        if version is None:
+            raise click.UsageError("which release? Give VERSION or --target-patch-version V")
+        return function(*args, version=version, **kwargs)
+
+    return optional_version_argument(wrapper)  # type: ignore[return-value]  # click's decorators keep the callable
+
+
+def optional_version_argument(function: F) -> F:
+    """Give the command `version` as `version_argument` does; `None` when there is none."""
+
+    @functools.wraps(function)
     def wrapper(*args: Any, version: Version | None, target_patch_version: Version | None, **kwargs: Any) -> Any:
         if version and target_patch_version and version != target_patch_version:
             raise click.UsageError(f"two versions are given: {version} and {target_patch_version}")
-        chosen = version or target_patch_version
-        if chosen is None:
-            raise click.UsageError("which release? Give VERSION or --target-patch-version V")
-        return function(*args, version=chosen, **kwargs)
+        return function(*args, version=version or target_patch_version, **kwargs)
 
     option = click.option(
         "--target-patch-version", type=VERSION, metavar="V", help="The release, the same as the argument."

@@ -1,7 +1,7 @@
 """The pytest plugin of image tests: with `--image` a suite's scripts are tests that run inside that image.
 
-`pytest --image oci:out/1.4.2/cpu/linux-64 test/image` runs a suite by hand; `lockyard test` runs it the same way and keeps the
-record. Without `--image` the plugin does nothing.
+`pytest --image oci:out/1.4.2/cpu/linux-64 test/image` runs a suite by hand, in what was built or, by `REPOSITORY@DIGEST`, in what
+was pushed; `lockyard test` runs it the same way and keeps the record. Without `--image` the plugin does nothing.
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from lockyard.app.testing import ImageBench
+    from lockyard.app.imagebench import ImageBench
     from lockyard.checks.suite import ImageTest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     group = parser.getgroup("lockyard", "image tests")
-    group.addoption("--image", metavar="REF", help="run the image tests of a suite inside this image: oci:DIR")
+    group.addoption(
+        "--image", metavar="REF", help="run the image tests of a suite inside this image: oci:DIR or REPOSITORY@DIGEST"
+    )
     group.addoption("--image-gpu", action="store_true", help="tests that need a GPU run too")
     group.addoption("--image-session", metavar="FILE", help="written by lockyard test: what the suite runs in")
 
@@ -30,7 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     session, image = config.getoption("--image-session"), config.getoption("--image")
     if not session and not image:
         return
-    from lockyard.app.testing import bench_of_image, bench_of_session
+    from lockyard.app.imagebench import bench_of_session
+    from lockyard.app.pushed import bench_of_image
     from lockyard.cli.root import process_toolbox
     from lockyard.errors import LockyardError
 

@@ -47,7 +47,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Lock": {"lock": "lock"},
     "Build and test": {
         "build": "build",
-        "test": "build",
+        "test": "imagetests",
         "run": "build",
         "layers": "layers",
         "pin-bases": "bases",

@@ -45,6 +45,11 @@ def oci_platform(subdir: str) -> Mapping[str, str]:
     return _PLATFORMS[subdir]
 
 
+def conda_platform(platform: Mapping[str, str]) -> str | None:
+    """Return the conda subdir of an OCI platform, `None` when there is none."""
+    return next((subdir for subdir, known in _PLATFORMS.items() if _fits(platform, known)), None)
+
+
 def canonical_json(value: object) -> bytes:
     """Return the one byte form of a JSON value that Lockyard writes into images."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,7 +1,8 @@
-"""Base images of registries, effects: pulled once into `CACHE/bases/v1/`, every byte checked against its digest.
+"""Images of registries, effects: pulled once into `CACHE/bases/v1/`, every byte checked against its digest.
 
+Most are bases of builds; those that are tested where they were pushed to are others, mostly of the same layers.
 `sha256/HEX` are the blobs (manifests, configurations, layers), each whole or not there; `sha256/.HEX.part` is one on its
-way, where the next pull goes on. `images/HEX.json` is the record of a base that was used, for listing and pruning.
+way, where the next pull goes on. `images/HEX.json` is the record of an image that was used, for listing and pruning.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lockyard import cachedir, fs
 from lockyard.errors import BuildError, HashMismatchError
@@ -26,9 +28,29 @@ _PULLS = 4
 _SMALL = 8 << 20  # bytes of a manifest or a configuration
 
 
+class ImageName(Protocol):
+    """What names an image; `str()` of it is for messages."""
+
+    @property
+    def repository(self) -> str:
+        """The repository, as `registry` takes it."""
+
+    @property
+    def name(self) -> str:
+        """The repository for people, short."""
+
+    @property
+    def tag(self) -> str | None:
+        """The tag."""
+
+    @property
+    def digest(self) -> Digest | None:
+        """The digest, which counts where there is a tag too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A base in the cache: the digest that its reference leads to, the image of the platform, where its layers are."""
+    """An image in the cache: the digest that its reference leads to, the image of the platform, where its layers are."""
 
     digest: Digest
     image: Image
@@ -36,14 +58,34 @@ class Pulled:
 
 
 class PulledBases:
-    """The cache of pulled bases below `cache_dir`; several processes may use it at once."""
+    """The cache of pulled images below `cache_dir`; several processes may use it at once. `what` names them in messages."""
 
-    def __init__(self, cache_dir: Path, log: Log) -> None:
+    def __init__(self, cache_dir: Path, log: Log, *, what: str = "base") -> None:
         self.root = cache_dir / "bases" / "v1"
         self._log = log
+        self.what = what
+
+    def top(self, reference: ImageName, registry: Callable[[str], RegistryPort]) -> tuple[Descriptor, bytes]:
+        """Return the manifest or index that a reference leads to, verified.
+
+        Raises:
+            BuildError: there is no such image, or it is something else.
+            RegistryError: the registry refuses or cannot be reached.
+
+        """
+        with contextlib.closing(_Pull(self, reference, registry)) as pull:
+            top = pull.top()
+            return top, pull.small(top)
+
+    def look(
+        self, reference: ImageName, platform: Mapping[str, str] | None, registry: Callable[[str], RegistryPort]
+    ) -> Image:
+        """Return the image of a platform, or the only one, as `open` does, with no layer pulled."""
+        with contextlib.closing(_Pull(self, reference, registry)) as pull:
+            return load_image(Index((pull.top(),)).to_bytes(), pull.small, platform)
 
     def open(
-        self, reference: Reference, platform: Mapping[str, str], registry: Callable[[str], RegistryPort]
+        self, reference: ImageName, platform: Mapping[str, str], registry: Callable[[str], RegistryPort]
     ) -> Pulled:
         """Return the image of a platform; what is not there is pulled, a reference by digest that is there asks nobody.
 
@@ -63,15 +105,15 @@ class PulledBases:
         fs.atomic_write(self.root / "images" / f"{image.digest.hex}.json", canonical_json(record))
         return Pulled(top.digest, image, {digest: self.blob(digest) for digest in wanted})
 
-    def _layers(self, reference: Reference, pull: "_Pull", layers: list[Layer]) -> None:
+    def _layers(self, reference: ImageName, pull: "_Pull", layers: list[Layer]) -> None:
         with ThreadPoolExecutor(_PULLS, thread_name_prefix="base") as pool:
             sound = list(pool.map(lambda layer: self.has(layer.descriptor), layers))
             missing = [layer.descriptor for layer, there in zip(layers, sound, strict=True) if not there]
             if not missing:
                 return
             total = sum(item.size for item in missing)
-            self._log.info(f"base {reference}: pulling {len(missing)} of {len(layers)} layers")
-            with self._log.progress(f"base {reference.name}", total, "B") as advance:
+            self._log.info(f"{self.what} {reference}: pulling {len(missing)} of {len(layers)} layers")
+            with self._log.progress(f"{self.what} {reference.name}", total, "B") as advance:
                 jobs = [pool.submit(pull.layer, item, advance) for item in missing]
                 try:
                     for job in jobs:
@@ -109,9 +151,10 @@ class PulledBases:
 class _Pull:
     """One reference on its way; the registry is opened when it is needed first."""
 
-    def __init__(self, bases: PulledBases, reference: Reference, registry: Callable[[str], RegistryPort]) -> None:
+    def __init__(self, bases: PulledBases, reference: ImageName, registry: Callable[[str], RegistryPort]) -> None:
         self._bases = bases
         self._reference = reference
+        self._what = f"{bases.what} {reference}"
         self._make = registry
         self._opened: RegistryPort | None = None
         self._guard = threading.Lock()
@@ -127,7 +170,7 @@ class _Pull:
         if data is None:
             data = self._registry.get_manifest(str(digest))
             if data is None:
-                raise _missing(self._reference)
+                raise _missing(self._bases.what, self._reference)
             fs.atomic_write(self._bases.blob(digest), data)
         return manifest_descriptor(data)
 
@@ -135,7 +178,7 @@ class _Pull:
         """Return the bytes of a manifest or a configuration."""
         data = self._bases.read(descriptor.digest)
         if data is None:
-            data = _ask(self._registry, descriptor, self._reference)
+            data = _ask(self._registry, descriptor, self._what, self._reference.repository)
             fs.atomic_write(self._bases.blob(descriptor.digest), data)
         return data
 
@@ -150,7 +193,7 @@ class _Pull:
                 self._registry.download_blob(str(descriptor.digest), descriptor.size, part, progress=advance)
             except HashMismatchError as error:
                 raise HashMismatchError(
-                    f"base {self._reference}: {error.message}", hint="the registry serves damaged data; try again"
+                    f"{self._what}: {error.message}", hint="the registry serves damaged data; try again"
                 ) from error
             part.chmod(0o444)  # hard-linked into layouts: nobody writes to it
             part.replace(path)
@@ -165,7 +208,7 @@ class _Pull:
     def _resolve(self) -> Digest:
         found = self._registry.manifest_digest(self._reference.tag or "latest")
         if found is None:
-            raise _missing(self._reference)
+            raise _missing(self._bases.what, self._reference)
         return Digest(found)
 
 
@@ -193,19 +236,19 @@ def _is_manifest(descriptor: Descriptor) -> bool:
     return "manifest" in descriptor.media_type or "index" in descriptor.media_type
 
 
-def _ask(registry: RegistryPort, descriptor: Descriptor, reference: Reference) -> bytes:
+def _ask(registry: RegistryPort, descriptor: Descriptor, what: str, repository: str) -> bytes:
     """Return the verified bytes of a manifest, an index or a configuration from the registry."""
     if descriptor.size > _SMALL:
-        raise BuildError(f"base {reference}: {descriptor.size} bytes are too many for {descriptor.media_type}")
+        raise BuildError(f"{what}: {descriptor.size} bytes are too many for {descriptor.media_type}")
     digest = str(descriptor.digest)
     data = registry.get_manifest(digest) if _is_manifest(descriptor) else registry.get_blob(digest)
-    return verified(data, descriptor, f"{reference.repository}@{digest}")
+    return verified(data, descriptor, f"{repository}@{digest}")
 
 
-def _missing(reference: Reference) -> BuildError:
+def _missing(what: str, reference: ImageName) -> BuildError:
     return BuildError(
-        f"base {str(reference)!r}: the registry has no such image",
-        hint="check the name and the tag in variants.toml, and whether docker login is needed",
+        f"{what} {str(reference)!r}: the registry has no such image",
+        hint="check its name and tag, and whether docker login is needed",
     )
 
 
@@ -219,12 +262,14 @@ def resolve(reference: Reference, registry: RegistryPort, platforms: Mapping[str
     found = registry.manifest_digest(reference.tag or "latest")
     data = registry.get_manifest(found) if found is not None else None
     if data is None:
-        raise _missing(reference)
+        raise _missing("base", reference)
     top = manifest_descriptor(data)
     whole = Index((top,)).to_bytes()
 
     def small(descriptor: Descriptor) -> bytes:
-        return data if descriptor.digest == top.digest else _ask(registry, descriptor, reference)
+        if descriptor.digest == top.digest:
+            return data
+        return _ask(registry, descriptor, f"base {reference}", reference.repository)
 
     for subdir, platform in platforms.items():
         try:
@@ -246,7 +291,9 @@ def read_record(path: Path) -> tuple[str, tuple[str, ...]]:
 def cache_kind(cache_dir: Path) -> cachedir.CacheKind:
     """Return how the pulled bases in the cache are listed."""
     place = cache_dir / "bases" / "v1"
-    return cachedir.CacheKind("bases", "base images of registries", place, lambda: _entries(place))
+    return cachedir.CacheKind(
+        "bases", "images of registries: bases, and what was tested there", place, lambda: _entries(place)
+    )
 
 
 def _entries(place: Path) -> Iterator[cachedir.CacheEntry]:

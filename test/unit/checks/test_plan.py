@@ -1,6 +1,7 @@
 """Which image tests run, and which records are believed."""
 
 import json
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from lockyard.checks.plan import (
     TestOutcome,
     format_record,
     host_platform,
+    junit_of,
     parse_record,
     plain_suite,
     plan_tests,
@@ -135,3 +137,17 @@ def test_junit_of_pytest_is_read() -> None:
     ]
     with pytest.raises(ImageTestError, match="malformed"):
         read_junit(b"<testsuites>")
+
+
+@given(st.lists(st.tuples(st.text(), st.sampled_from(["passed", "failed", "skipped"]), st.text()), max_size=5))
+def test_a_report_of_a_record_says_what_it_says(items: list[tuple[str, Outcome, str]]) -> None:
+    tests = tuple(
+        TestOutcome(f"t{number} {name!r}", outcome, text) for number, (name, outcome, text) in enumerate(items)
+    )
+    record = replace(GREEN, tests=tests)
+    report = junit_of({"cpu linux-64": record, "gpu linux-64": GREEN})
+    (cpu, gpu) = ET.fromstring(report)
+    assert (cpu.get("name"), gpu.get("name")) == ("cpu linux-64", "gpu linux-64")
+    assert cpu.get("failures") == str(record.count("failed"))
+    whole = read_junit(ET.tostring(cpu), classes=False)
+    assert [(test.name, test.outcome) for test in whole] == sorted((test.name, test.outcome) for test in tests)
