@@ -12,8 +12,8 @@ from lockyard.app.images import suite_of, suite_place
 from lockyard.app.lock import release_locks
 from lockyard.app.workspace import Workspace, decode
 from lockyard.checks.plan import Runs, Skipped, TestOutcome
-from lockyard.checks.run import TEST_REPOSITORY, Session, run_dockerfile, run_script
-from lockyard.checks.suite import ImageTest, Suite, plan_test, read_config, read_suite
+from lockyard.checks.run import TEST_REPOSITORY, Session, SuiteRun, run_dockerfile, run_script, run_suite
+from lockyard.checks.suite import ImageTest, Suite, is_pytest_file, plan_test, read_config, read_suite
 from lockyard.conda.spec import parse_env_in
 from lockyard.errors import BuildError
 from lockyard.oci.layout import layout_blobs, read_layout
@@ -92,11 +92,17 @@ def planned(test: ImageTest, session: Session) -> Runs | Skipped:
 
 
 class ImageBench:
-    """Runs the scripts of one session, one after the other; the image is opened when the first one needs it."""
+    """Runs the scripts of one session, one after the other; the image is opened when the first one needs it.
 
-    def __init__(self, toolbox: Toolbox, session: Session, suite: Suite) -> None:
+    With `flags`, those of the image's own pytest, it runs that pytest's files, too.
+    """
+
+    def __init__(
+        self, toolbox: Toolbox, session: Session, suite: Suite, *, flags: tuple[str, ...] | None = None
+    ) -> None:
         self._toolbox = toolbox
         self._session = session
+        self._flags = flags
         self._tests = {(session.suite / test.path).resolve(): test for test in suite.tests}
         self._open = ExitStack()
         self._runner: Runner | None = None
@@ -107,6 +113,24 @@ class ImageBench:
         """Return the test that a file is."""
         return self._tests.get(path.resolve())
 
+    def is_inner(self, path: Path) -> bool:
+        """Tell whether a file is one that the image's own pytest runs here."""
+        below = path.resolve().is_relative_to(self._session.suite.resolve())
+        return self._flags is not None and below and is_pytest_file(path.name)
+
+    def run_inner(self, path: Path) -> SuiteRun:
+        """Run a file of the suite with the image's own pytest.
+
+        Raises:
+            ImageTestError: it did not run.
+
+        """
+        session = self._session
+        return run_suite(
+            self._inside(), session.suite, prefix=session.prefix, flags=self._flags or (), scratch=session.scratch,
+            only=str(path.resolve().relative_to(session.suite.resolve())),
+        )  # fmt: skip
+
     def run(self, test: ImageTest) -> TestOutcome:
         """Run one test, or say why not."""
         plan = planned(test, self._session)
@@ -114,13 +138,16 @@ class ImageBench:
             return TestOutcome(test.name, "skipped", plan.reason)
         if test.kind == "dockerfile":
             return self._run_in_container(test)
+        session = self._session
+        return run_script(
+            self._inside(), test, session.suite, prefix=session.prefix, context=session.context, scratch=session.scratch
+        )
+
+    def _inside(self) -> Runner:
         with self._guard:
             if self._runner is None:
                 self._runner = self._open.enter_context(self._toolbox.sandbox(self._session.layout))
-        session = self._session
-        return run_script(
-            self._runner, test, session.suite, prefix=session.prefix, context=session.context, scratch=session.scratch
-        )
+        return self._runner
 
     def _run_in_container(self, test: ImageTest) -> TestOutcome:
         with self._guard:

@@ -178,7 +178,7 @@ def bench_of_image(toolbox: Toolbox, image: str, start: Path, *, use_gpu: bool) 
             toolbox, workspace, version, image_type, conda_platform(found.descriptor.platform) or "", layout, place,
             workspace.state_dir, use_gpu=use_gpu,
         )  # fmt: skip
-        bench = ImageBench(toolbox, session, suite)
+        bench = ImageBench(toolbox, session, suite, flags=workspace.line(version).variant(image_type).pytest_flags)
         bench.take(stack.pop_all())
         return bench
 

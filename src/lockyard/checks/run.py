@@ -126,10 +126,11 @@ def run_suite(
     scratch: Path,
     timeout: float | None = None,
     select: str = "",
+    only: str = "",
 ) -> SuiteRun:
     """Run the tests of the directory `suite` with `PREFIX/bin/python -m pytest`; `timeout` is in seconds.
 
-    `select` is an expression of pytest's `-k`: that nothing matches it is no failure then.
+    `select` is an expression of pytest's `-k`: that nothing matches it is no failure then. `only` is one file of the suite.
 
     Raises:
         ImageTestError: pytest did not run (it is not in the image, no test was collected, a flag is unknown).
@@ -138,7 +139,7 @@ def run_suite(
     with fs.temporary_directory(scratch, "tests") as results:
         results.chmod(0o777)  # the image's user may be anyone
         argv = (
-            f"{prefix}/bin/python", "-B", "-m", "pytest", SUITE_PLACE, "-q", "-p", "no:cacheprovider",
+            f"{prefix}/bin/python", "-B", "-m", "pytest", f"{SUITE_PLACE}/{only}".rstrip("/"), "-q", "-p", "no:cacheprovider",
             f"--rootdir={SUITE_PLACE}", f"--junitxml={RESULTS_PLACE}/{_RESULTS}", *flags,
             *(("-k", select) if select else ()),
         )  # fmt: skip

@@ -25,6 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--image-session", metavar="FILE", help="written by lockyard test: what the suite runs in")
 
 
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Leave the suite's conftest.py to the image: it may import what only the image has."""
+    known = early_config.known_args_namespace
+    if known.image or known.image_session:
+        known.noconftest = True
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Collect image tests where an image is given."""
     for name, text in (("cpu", "an image test for cpu images"), ("gpu", "an image test for gpu images")):
@@ -58,8 +65,9 @@ class ImageTests:
         self._bench = bench
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        """Leave the image's own files of pytest to the image."""
-        return True if collection_path.suffix == ".py" and self._bench.test_of(collection_path) is None else None
+        """Leave all other files alone."""
+        ours = self._bench.test_of(collection_path) is not None or self._bench.is_inner(collection_path)
+        return True if collection_path.suffix == ".py" and not ours else None
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect one script."""
@@ -69,6 +77,12 @@ class ImageTests:
         collector: Script = Script.from_parent(parent, path=file_path)
         collector.bench, collector.test = self._bench, test
         return collector
+
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> "InnerFile":
+        """Collect one file of the image's own pytest; it is not imported here."""
+        inner: InnerFile = InnerFile.from_parent(parent, path=module_path)
+        inner.bench = self._bench
+        return inner
 
 
 class Script(pytest.File):
@@ -88,6 +102,45 @@ class Script(pytest.File):
 
 class ScriptFailedError(Exception):
     """A script failed; its text is the end of what it printed."""
+
+
+class InnerFile(pytest.Module):
+    """A file that the image's own pytest runs: one test here, however many it holds."""
+
+    bench: "ImageBench"
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Give the test."""
+        item: InnerItem = InnerItem.from_parent(self, name=self.path.name)
+        item.bench = self.bench
+        yield item
+
+
+class InnerItem(pytest.Item):
+    """A file of pytest, run inside the image."""
+
+    bench: "ImageBench"
+
+    def runtest(self) -> None:
+        """Run it."""
+        from lockyard.errors import ImageTestError
+
+        try:
+            done = self.bench.run_inner(self.path)
+        except ImageTestError as error:
+            raise ScriptFailedError("\n".join([error.message, *error.details])) from error
+        if any(test.outcome == "failed" for test in done.tests):
+            raise ScriptFailedError(done.output)
+        if all(test.outcome == "skipped" for test in done.tests):
+            pytest.skip("; ".join(sorted({test.detail for test in done.tests})) or "it holds no test")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:  # noqa: ARG002 - pytest's
+        """Show what the image's pytest printed."""
+        return str(excinfo.value)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Name the file."""
+        return self.path, 0, self.path.name
 
 
 class ScriptItem(pytest.Item):
