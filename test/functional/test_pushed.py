@@ -19,7 +19,8 @@ from lockyard.cli.root import make_toolbox, run
 from lockyard.distribution import Repository
 from lockyard.errors import ConfigError
 from lockyard.oci.layout import read_layout
-from lockyard.ports import Log, RunRequest, RunResult, Toolbox
+from lockyard.ports import Log, Toolbox
+from lockyard.ports.containers import RunRequest, RunResult
 from support.built import add_release, make_distribution
 from support.registry_server import Fault, RegistryServer, running_registry
 

@@ -17,7 +17,8 @@ from lockyard.checks.suite import ImageTest, Suite, is_pytest_file, plan_test, r
 from lockyard.conda.spec import parse_env_in
 from lockyard.errors import BuildError
 from lockyard.oci.layout import layout_blobs, read_layout
-from lockyard.ports import Containers, Runner, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.containers import Containers, Runner
 from lockyard.version import Version, release_dir
 
 NO_GPU = "needs a GPU: --use-gpu"

@@ -23,7 +23,8 @@ from lockyard.oci.layout import read_layout, write_layout
 from lockyard.oci.promotion import VERSION_LABEL
 from lockyard.oci.pulled import PulledBases
 from lockyard.oci.values import Descriptor, Digest, MediaType, check_tag
-from lockyard.ports import RegistryPort, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.registry import RegistryPort
 from lockyard.version import Version
 
 TESTED = Path("out/tested")
