@@ -68,6 +68,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "generate-sbom": "sbom",
         "site": "site",
     },
+    "Begin": {"adopt": "adopt"},
     "Automate": {"schedule": "schedule"},
     "Package": {"package": "package", "runtimes": "runtimes"},
     "Machinery": {"cache": "cache", "completion": "completion"},
