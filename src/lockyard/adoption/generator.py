@@ -64,11 +64,7 @@ def _found(node: ast.AST, path: str, major: int | None) -> Iterator[Generated]:
 
 
 def _generated(node: ast.Dict, path: str, major: int | None) -> Generated | None:
-    value = {
-        str(key.value): literal
-        for key, item in zip(node.keys, node.values, strict=True)
-        if isinstance(key, ast.Constant) and (literal := _literal(item)) is not None
-    }
+    value = _literals(node)
     args = value.get("build_args")
     if not isinstance(args, dict):
         return None
@@ -93,7 +89,18 @@ def _is_argument(name: object) -> bool:
     return isinstance(name, str) and _NAME_RE.fullmatch(name) is not None
 
 
+def _literals(node: ast.Dict) -> dict[str, object]:
+    """Return what is literal in a dictionary, of those in it too; what is computed is left out."""
+    return {
+        key.value: literal
+        for key, item in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant) and isinstance(key.value, str) and (literal := _literal(item)) is not None
+    }
+
+
 def _literal(node: ast.AST) -> object:
+    if isinstance(node, ast.Dict):
+        return _literals(node)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):

@@ -39,6 +39,7 @@ INTERRUPTED = 130
 UNEXPECTED = 1
 
 SECTIONS: dict[str, dict[str, str]] = {
+    "Begin": {"adopt": "adopt"},
     "Create": {
         "create-patch-version-artifacts": "create",
         "create-minor-version-artifacts": "create",
@@ -68,7 +69,6 @@ SECTIONS: dict[str, dict[str, str]] = {
         "generate-sbom": "sbom",
         "site": "site",
     },
-    "Begin": {"adopt": "adopt"},
     "Automate": {"schedule": "schedule"},
     "Package": {"package": "package", "runtimes": "runtimes"},
     "Machinery": {"cache": "cache", "completion": "completion"},
