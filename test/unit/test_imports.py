@@ -59,6 +59,8 @@ EDGE = {
     "checks.run",
     "gitobjects",
     "gitwork",
+    "pyrelease.uvtool",
+    "pyrelease.poetry",
 }
 HOMES = {
     "subprocess": {"process", "engines.compiling"},

@@ -141,3 +141,11 @@ def region_option(function: F) -> F:
     return click.option("--region", metavar="R", help="The AWS region of ECR repositories [default: their own].")(
         function
     )
+
+
+def index_option(function: F) -> F:
+    """Give the command `index_url`."""
+    return click.option(
+        "--index-url", metavar="URL",
+        help="The package index that dependencies come from, its simple API [default: uv's own settings].",
+    )(function)  # fmt: skip
