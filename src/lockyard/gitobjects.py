@@ -51,7 +51,7 @@ class GitObjects:
         return commit
 
     def read_tree(self, revision: str, directory: str, *, wanted: Callable[[str], bool] = lambda _: True) -> Tree:
-        """Return the files below `directory` (relative to the root) whose relative paths are `wanted`.
+        """Return the files below `directory` (relative to the root, empty for the root) whose relative paths are `wanted`.
 
         A directory that the revision has not is an empty tree.
 
@@ -60,9 +60,9 @@ class GitObjects:
 
         """
         commit = self.commit(revision)
-        prefix = f"{directory}/"
+        prefix = f"{directory}/" if directory else ""
         found: dict[str, tuple[str, str]] = {}
-        for entry in self._ask("ls-tree", "-r", "-z", commit, "--", prefix).split(b"\0"):
+        for entry in self._ask("ls-tree", "-r", "-z", commit, *(["--", prefix] if prefix else [])).split(b"\0"):
             head, _, path = entry.partition(b"\t")
             relative = path.decode(errors="replace").removeprefix(prefix)
             if path and wanted(relative):

@@ -61,6 +61,7 @@ EDGE = {
     "gitwork",
     "pyrelease.uvtool",
     "pyrelease.poetry",
+    "pyrelease.backend",
 }
 HOMES = {
     "subprocess": {"process", "engines.compiling"},

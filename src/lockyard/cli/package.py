@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-PARTS = ("package_version", "package_lock")
+PARTS = ("package_version", "package_lock", "package_dist")
 """The modules of `lockyard.cli` whose `COMMANDS` belong to the group."""
 
 

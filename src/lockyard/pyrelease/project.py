@@ -243,7 +243,7 @@ class _Reader:
             requires_python=core.get("requires-python") or self._table("tool", "poetry", "dependencies").get("python"),
             extras=tuple({**self._table("tool", "poetry", "extras"), **self._table("project", "optional-dependencies")}),
             groups=tuple({**self._table("tool", "poetry", "group"), **self._table("dependency-groups")}),
-            scripts={**self._table("tool", "poetry", "scripts"), **self._table("project", "scripts")},
+            scripts=self._scripts(),
             table=table,
         )  # fmt: skip
         self._check_sets(found)
@@ -254,6 +254,11 @@ class _Reader:
         for part in path:
             current = current.get(part) if isinstance(current, dict) else None
         return current if isinstance(current, dict) else {}
+
+    def _scripts(self) -> dict[str, str]:
+        """Return command → `module:function`; poetry's other kinds of scripts are none."""
+        found = {**self._table("tool", "poetry", "scripts"), **self._table("project", "scripts")}
+        return {name: target for name, target in found.items() if isinstance(target, str)}
 
     def _place(self, core: Mapping[str, Any], poetry: Mapping[str, Any]) -> VersionPlace:
         """Find where the version stands."""

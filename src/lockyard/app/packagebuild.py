@@ -1,0 +1,219 @@
+"""The use case of building a Python package: sdist and wheel, the same bytes every time, checked and tried."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import Version
+
+from lockyard import fs, process
+from lockyard.app.package import project_lock
+from lockyard.app.workspace import decode
+from lockyard.errors import BuildError, ConfigError
+from lockyard.gitobjects import GitObjects
+from lockyard.gitwork import GitWork
+from lockyard.ports import Toolbox
+from lockyard.pyrelease import dist, requirements
+from lockyard.pyrelease.backend import build_distributions, twine_check
+from lockyard.pyrelease.dist import DistFile
+from lockyard.pyrelease.files import state_dir
+from lockyard.pyrelease.project import PYPROJECT, Project, parse_project
+from lockyard.pyrelease.uvtool import Uv
+from lockyard.tree import SYMLINK, File, Tree
+
+DIST = "dist"
+_TRY = """\
+import importlib, importlib.metadata, sys
+name, version, *modules = sys.argv[1:]
+said = importlib.metadata.version(name)
+if said != version:
+    sys.exit(f"installed is {said}, not {version}")
+for module in modules:
+    found = importlib.import_module(module)
+    said = getattr(found, "__version__", version)
+    if said != version:
+        sys.exit(f"{module}.__version__ is {said}, not {version}")
+for point in importlib.metadata.distribution(name).entry_points:
+    if point.group == "console_scripts":
+        try:
+            point.load()
+        except Exception as error:
+            sys.exit(f"the command {point.name} does not load: {type(error).__name__}: {error}")
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How to build: `isolated` makes an environment for the backend; `verify` builds twice; `try_out` installs and imports."""
+
+    isolated: bool = True
+    verify: bool = True
+    try_out: bool = True
+    index_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PackageBuild:
+    """What was built: `epoch` is the time in it (seconds since 1970), `written` the paths, sdist first."""
+
+    version: Version
+    epoch: int
+    files: tuple[DistFile, DistFile]
+    written: tuple[Path, ...] = ()
+
+
+def build_package(
+    toolbox: Toolbox,
+    project: Project,
+    options: BuildOptions,
+    *,
+    revision: str | None = None,
+    epoch: int | None = None,
+    out: Path | None = None,
+) -> PackageBuild:
+    """Build the sdist and the wheel from the work tree, or from a revision, check them, and write them into `out`.
+
+    Ignored files never get in. `epoch` is the time of the commit where it is not given.
+
+    Raises:
+        BuildError: the backend fails, a second build differs, the distributions are not as they should be, or cannot be used.
+        ConfigError: there is no git repository or no commit.
+
+    """
+    git = GitWork(project.root, toolbox.environ)
+    epoch = git.time(revision or git.head()) if epoch is None else epoch
+    tree = _exported(toolbox, project, git, revision)
+    project = parse_project(
+        decode(tree[PYPROJECT].data, PYPROJECT), root=project.root, read=lambda path: _text(tree, path)
+    )
+    state = state_dir(project.root)
+    with fs.temporary_directory(state, "build") as work:
+        toolbox.log.step(f"Building {project.name} {project.version}")
+        files = _built(toolbox, options, tree, epoch, work / "first")
+        if options.verify:
+            _compare(files, _built(toolbox, options, tree, epoch, work / "second"))
+            toolbox.log.info("built twice: the same bytes")
+        _check(toolbox, project, git, files, work)
+        if options.try_out:
+            _try_out(toolbox, project, options, tree, files[1], work)
+        written = () if out is None else _keep(project, files, out)
+    return PackageBuild(project.version, epoch, files, written)
+
+
+def _exported(toolbox: Toolbox, project: Project, git: GitWork, revision: str | None) -> Tree:
+    """Return the files to build from."""
+    if revision is not None:
+        tree = GitObjects(project.root, toolbox.environ).read_tree(revision, "")
+    else:
+        changed = git.status()
+        if changed:
+            toolbox.log.warning(f"built from the work tree, which differs from its commit in {len(changed)} files")
+        tree = Tree({path: file for path in git.files() if (file := _file(project.root / path)) is not None})
+    if PYPROJECT not in tree:
+        raise ConfigError(f"git does not know {PYPROJECT}", hint="git add it")
+    return tree
+
+
+def _file(path: Path) -> File | None:
+    """Read a file or a link; git lists removed files, and directories that are repositories of their own."""
+    if path.is_symlink():
+        return File(os.fsencode(path.readlink()), SYMLINK)
+    if not path.is_file():
+        return None
+    return File(path.read_bytes(), 0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def _built(toolbox: Toolbox, options: BuildOptions, tree: Tree, epoch: int, work: Path) -> tuple[DistFile, DistFile]:
+    source = work / "source"
+    fs.write_tree(tree, source)
+    _set_times(source, epoch)
+    sdist, wheel = build_distributions(
+        source, work / "out", environ=toolbox.environ, epoch=epoch, isolated=options.isolated,
+        index_url=options.index_url, log=toolbox.log,
+    )  # fmt: skip
+    return DistFile(sdist.name, dist.steady_sdist(sdist.data, epoch)), wheel
+
+
+def _set_times(directory: Path, epoch: int) -> None:
+    for path in (directory, *directory.rglob("*")):
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
+
+
+def _compare(first: tuple[DistFile, DistFile], second: tuple[DistFile, DistFile]) -> None:
+    for one, other in zip(first, second, strict=True):
+        if one != other:
+            raise BuildError(
+                f"{one.name}: a second build gives other bytes",
+                details=dist.differing(one, other) if one.name == other.name else [other.name],
+                hint="something in the build depends on the moment or the machine; --no-verify builds once",
+            )
+
+
+def _check(toolbox: Toolbox, project: Project, git: GitWork, files: tuple[DistFile, DistFile], work: Path) -> None:
+    sdist, wheel = files
+    found = dist.problems(project, project.version, sdist, wheel)
+    if found:
+        raise BuildError(f"{len(found)} things are wrong with the distributions", details=found[:30])
+    for path in dist.left_out(git.tracked(), wheel):
+        toolbox.log.warning(f"{path} is in the repository, and not in {wheel.name}")
+    paths = _write(files, work / "checked")
+    twine_check(paths, toolbox.environ)
+    counts = [f"{file.name}: {len(dist.contents(file))} files, {len(file.data):,} bytes" for file in files]
+    for line in counts:
+        toolbox.log.info(line)
+
+
+def _try_out(
+    toolbox: Toolbox, project: Project, options: BuildOptions, tree: Tree, wheel: DistFile, work: Path
+) -> None:
+    """Install the wheel into a fresh environment, with what is locked where there is a lock, and import it."""
+    uv = Uv(toolbox.environ, options.index_url)
+    python = uv.create(work / "environment")
+    (path,) = _write((wheel,), work / "wheel")
+    locked = _locked(project, tree)
+    if locked is not None:
+        pins = work / "requirements.txt"
+        pins.write_text(locked)
+        uv.install(python, "--require-hashes", "--requirements", str(pins))
+        uv.install(python, "--no-deps", str(path))
+    else:
+        extras = f"[{','.join(project.extras)}]" if project.extras else ""
+        uv.install(python, f"{project.name}{extras} @ {path.as_uri()}")
+    uv.check(python)
+    argv = [str(python), "-I", "-c", _TRY, project.name, str(project.version), *project.modules]
+    done = process.capture(argv, env={"PATH": process.PATH, "HOME": str(work)}, timeout=300.0)
+    if done.exit_code != 0:
+        raise BuildError(
+            f"{wheel.name} does not work where it is installed", details=done.stderr.strip().splitlines()[-15:]
+        )
+    what = f"imports {', '.join(project.modules)}" + (
+        f"; commands {', '.join(project.scripts)}" if project.scripts else ""
+    )
+    toolbox.log.info(f"installed into a fresh environment{' with what is locked' if locked else ''}: {what}")
+
+
+def _locked(project: Project, tree: Tree) -> str | None:
+    """Return the lock of the set with the most extras and no groups, where there is one."""
+    sets = [(len(chosen.extras), name) for name, chosen in project.sets.items() if not chosen.groups]
+    for _, name in sorted(sets, reverse=True):
+        text = _text(tree, f"{project.table.requirements}/{requirements.file_name(name)}")
+        if text is not None:
+            return text
+    return None
+
+
+def _keep(project: Project, files: tuple[DistFile, ...], out: Path) -> tuple[Path, ...]:
+    with project_lock(project.root):
+        if not (out / ".gitignore").exists():
+            fs.atomic_write(out / ".gitignore", b"*\n")
+        return _write(files, out)
+
+
+def _write(files: tuple[DistFile, ...], directory: Path) -> tuple[Path, ...]:
+    for file in files:
+        fs.atomic_write(directory / file.name, file.data)
+    return tuple(directory / file.name for file in files)
+
+
+def _text(tree: Tree, path: str) -> str | None:
+    return decode(tree[path].data, path) if path in tree else None
