@@ -16,7 +16,7 @@ from lockyard.app.images import BuildResult, open_built, run_in_image, suite_of
 from lockyard.app.testing import check_release
 from lockyard.app.workspace import Workspace, open_workspace
 from lockyard.checks.plan import Record, parse_record, suite_digest, verify_record
-from lockyard.cli.root import run
+from lockyard.cli.root import make_toolbox, run
 from lockyard.conda.formats import write_lock_json
 from lockyard.conda.lock import Lock
 from lockyard.errors import BuildError, ConfigError, HashMismatchError, ImageTestError, LockyardError, StaleLockError
@@ -24,7 +24,7 @@ from lockyard.oci.image import Image
 from lockyard.oci.layout import read_layout
 from lockyard.oci.tar import Compression
 from lockyard.oci.values import Digest
-from lockyard.ports import Clock, Toolbox
+from lockyard.ports import Clock, Log, Toolbox
 from lockyard.ports.containers import BaseSandbox, Loaded, RunRequest, RunResult
 from lockyard.version import Version
 from support.effects import RecordingLog
@@ -486,6 +486,48 @@ def test_the_commands(make_site: MakeSite, capsys: pytest.CaptureFixture[str]) -
     assert out == ""
     assert f"{RELEASE}/Dockerfile:7" in err
     assert cli(site, "build", "1.0.0", "--build-arg", "x") == 2
+
+
+def test_what_is_built_and_published_is_one_answer(
+    make_site: MakeSite, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    site = make_site()
+
+    def call(*args: str) -> tuple[int, str, str]:
+        def make(log: Log, environ: Mapping[str, str]) -> Toolbox:
+            real = make_toolbox(log, environ)
+            return replace(real, packages=lambda: site.source, sandbox=site.sandbox, daemon=lambda: None)
+
+        environ = {"LOCKYARD_CACHE_DIR": str(site.cache), "DOCKER_CONFIG": str(tmp_path)}
+        code = run(["--root", str(site.root), "build", "1.0.0", *args], environ=environ, make=make)
+        return code, *capsys.readouterr()
+
+    refs = tmp_path / "refs"
+    code, out, err = call("--target-ecr-repo", "oci:one", "--image-refs", str(refs), "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    lines = [
+        f"{item['repository']}@{item['digest']} {tag}"
+        for item in answer["published"]["published"]
+        for tag in item["tags"]
+    ]
+    assert refs.read_text().splitlines() == lines
+    assert len(lines) == 8
+    assert {image["digest"] for image in answer["images"]} == {
+        item["digest"] for item in answer["published"]["published"]
+    }
+    code, out, err = call("--target-ecr-repo", "oci:one")
+    assert (code, out.splitlines()[2:]) == (0, lines)
+    code, out, err = call("--json")
+    assert (code, json.loads(out)["published"]) == (0, None)
+    shutil.rmtree(site.root / "out")
+    for args, message in (
+        (("--image-refs", str(refs)), "add --target-ecr-repo"),
+        (("--target-ecr-repo", "nowhere"), "neither a repository nor an alias"),
+    ):
+        code, out, err = call(*args)
+        assert (code, out, message in err) == (2, "", True)
+    assert not (site.root / "out").exists(), "told before anything is built"
 
 
 @dataclass

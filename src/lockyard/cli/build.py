@@ -20,6 +20,7 @@ from lockyard.version import Version
 
 if TYPE_CHECKING:
     from lockyard.app.images import BuildResult, ImageResult
+    from lockyard.app.publish import PublishResult
 
 _PLATFORM = click.option(
     "--platform", "platforms", multiple=True, metavar="P", help="Only this conda platform, such as linux-64."
@@ -57,6 +58,10 @@ def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
     "--secret", "secrets", multiple=True, metavar="id=N,env=V",
     help="A secret for RUN --mount=type=secret,id=N, from a variable (env=) or a file (src=); BuildKit only.",
 )  # fmt: skip
+@click.option(
+    "--image-refs", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write what was published here too, one REPOSITORY@DIGEST TAG a line.",
+)  # fmt: skip
 @click.option("--no-load", is_flag=True, help="Load nothing into a Docker daemon.")
 @click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Busy threads [default: processors].")
 @json_option
@@ -76,6 +81,7 @@ def build(
     engine: str,
     builder: str | None,
     secrets: tuple[str, ...],
+    image_refs: Path | None,
     no_load: bool,
     workers: int | None,
     as_json: bool,
@@ -85,7 +91,7 @@ def build(
     Needs no daemon and no root. Each image becomes an OCI layout in out/VERSION/TYPE/PLATFORM/, the same bytes from any
     directory on any machine; layers that did not change come from the cache. Without a lock the release is locked first.
     A reachable Docker daemon (DOCKER_HOST) gets the images too, as IMAGE:VERSION-TYPE; only layers that it lacks are sent.
-    Prints TYPE PLATFORM DIGEST PATH, one image a line.
+    Prints TYPE PLATFORM DIGEST PATH, one image a line, then REPOSITORY@DIGEST TAG for what was published.
 
     \b
     Examples:
@@ -98,6 +104,12 @@ def build(
     from lockyard.app.engines import EngineOptions
     from lockyard.engines.buildx import parse_secret
 
+    if targets:
+        from lockyard.app.targets import resolve
+
+        resolve(context.workspace, targets, region=region)  # a typo is told before hours of building
+    elif image_refs is not None:
+        raise click.UsageError("--image-refs is for what is published: add --target-ecr-repo")
     result = build_release(
         context.toolbox,
         context.workspace,
@@ -115,9 +127,17 @@ def build(
         ),
     )
     _table(context, result)
-    _answer(context, result, as_json=as_json)
+    if not as_json:
+        context.emit("\n".join(_line(context, image) for image in result.images))
+    published = None
     if targets:
-        _publish(context, version, image_types, targets, skip_tests=skip_tests, region=region)
+        published = _publish(
+            context, version, image_types, targets, skip_tests=skip_tests, region=region, image_refs=image_refs
+        )
+    if as_json:
+        context.emit(_json(context, result, published))
+    elif published is not None:
+        context.emit("\n".join(published.lines))
     _how_to_run(context, result)
 
 
@@ -145,34 +165,33 @@ def run_command(context: Context, *, version: Version, image_type: str | None, c
     return run_in_image(context.toolbox, context.workspace, version, chosen, command).exit_code
 
 
-def _answer(context: Context, result: "BuildResult", *, as_json: bool) -> None:
+def _json(context: Context, result: "BuildResult", published: "PublishResult | None") -> str:
     from lockyard.app.testing import summary
+    from lockyard.cli.publish import publish_value
 
     root = context.workspace.root
-    if as_json:
-        images: list[dict[str, Any]] = [
-            {
-                "image_type": image.image_type,
-                "platform": image.platform,
-                "tag": image.tag,
-                "digest": image.digest,
-                "layout": str(image.layout.relative_to(root)),
-                "layers": image.layers,
-                "rebuilt": image.rebuilt,
-                "size": image.size,
-                "tests": summary(image.tests) if image.tests else None,
-                "skipped": image.skipped or None,
-                "loaded": image.loaded or None,
-            }
-            for image in result.images
-        ]
-        context.emit(json.dumps({"version": str(result.version), "images": images}, indent=1))
-        return
-    context.emit("\n".join(_line(image, str(image.layout.relative_to(root))) for image in result.images))
+    images: list[dict[str, Any]] = [
+        {
+            "image_type": image.image_type,
+            "platform": image.platform,
+            "tag": image.tag,
+            "digest": image.digest,
+            "layout": str(image.layout.relative_to(root)),
+            "layers": image.layers,
+            "rebuilt": image.rebuilt,
+            "size": image.size,
+            "tests": summary(image.tests) if image.tests else None,
+            "skipped": image.skipped or None,
+            "loaded": image.loaded or None,
+        }
+        for image in result.images
+    ]
+    pushed = publish_value(published) if published is not None else None
+    return json.dumps({"schema": 1, "version": str(result.version), "images": images, "published": pushed}, indent=1)
 
 
-def _line(image: "ImageResult", place: str) -> str:
-    return f"{image.image_type} {image.platform} {image.digest} {place}"
+def _line(context: Context, image: "ImageResult") -> str:
+    return f"{image.image_type} {image.platform} {image.digest} {image.layout.relative_to(context.workspace.root)}"
 
 
 def _table(context: Context, result: "BuildResult") -> None:
@@ -224,12 +243,17 @@ def _publish(
     *,
     skip_tests: bool,
     region: str | None,
-) -> None:
+    image_refs: Path | None,
+) -> "PublishResult":
     from lockyard.app.publish import PublishRequest, publish_release
+    from lockyard.cli.publish import tell_published
 
-    request = PublishRequest(targets=targets, image_types=image_types, skip_tests=skip_tests, region=region)
+    request = PublishRequest(
+        targets=targets, image_types=image_types, skip_tests=skip_tests, region=region, image_refs=image_refs
+    )
     result = publish_release(context.toolbox, context.workspace, version, request)
-    context.emit("\n".join(result.lines))
+    tell_published(context, result)
+    return result
 
 
 COMMANDS = (build, run_command)

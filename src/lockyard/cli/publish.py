@@ -1,7 +1,8 @@
 """Publish: `push` and `promote`."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -87,16 +88,16 @@ def push(
         image_refs=image_refs,
     )
     result = publish_release(context.toolbox, context.workspace, version, request)
-    _summary(context, result)
+    tell_published(context, result)
     if as_json:
-        context.emit(_json(result))
+        context.emit(json.dumps(publish_value(result), indent=2, sort_keys=True))
     elif dry_run:
         context.emit("\n".join(result.plan.lines()))
     else:
         context.emit("\n".join(result.lines))
 
 
-def _summary(context: Context, result: "PublishResult") -> None:
+def tell_published(context: Context, result: "PublishResult") -> None:
     """Tell on stderr what was sent and what was not."""
     from lockyard.cli.output import human_size
 
@@ -121,13 +122,13 @@ def _summary(context: Context, result: "PublishResult") -> None:
     )
 
 
-def _json(result: "PublishResult") -> str:
-    import json
+def publish_value(result: "PublishResult") -> dict[str, Any]:
+    """Return what is published as `push --json` prints it."""
     from dataclasses import asdict
 
     from lockyard.app.publish import pull_json
 
-    value = {
+    return {
         "schema": 1,
         "version": str(result.version),
         "tested": result.tested,
@@ -136,7 +137,6 @@ def _json(result: "PublishResult") -> str:
         "client_pulls": [pull_json(pull) for pull in result.pulls],
         "report": asdict(result.report) if result.report is not None else None,
     }
-    return json.dumps(value, indent=2, sort_keys=True)
 
 
 @click.command("promote")
@@ -190,7 +190,7 @@ def promote(
         for line in image.proof:
             context.log.info(f"  {line}")
     if result.published is not None:
-        _summary(context, result.published)
+        tell_published(context, result.published)
     if as_json:
         context.emit(_promotion_json(result))
     elif result.published is not None:
@@ -200,8 +200,6 @@ def promote(
 
 
 def _promotion_json(result: "PromoteResult") -> str:
-    import json
-
     value = {
         "schema": 1,
         "source": str(result.source),
@@ -216,7 +214,7 @@ def _promotion_json(result: "PromoteResult") -> str:
             }
             for item in result.images
         ],
-        "published": json.loads(_json(result.published)) if result.published is not None else None,
+        "published": publish_value(result.published) if result.published is not None else None,
     }
     return json.dumps(value, indent=2, sort_keys=True)
 
