@@ -50,6 +50,13 @@ def read_file(path: Path) -> bytes | None:
         return None
 
 
+def chunks(path: Path, size: int) -> Iterator[bytes]:
+    """Give the bytes of a file in pieces of at most `size` bytes."""
+    with path.open("rb") as stream:
+        while data := stream.read(size):
+            yield data
+
+
 def read_tree(directory: Path, *, skip: Callable[[str], bool] | None = None) -> Tree:
     """Return the files below `directory`; `skip` is asked for each relative path, directories too.
 

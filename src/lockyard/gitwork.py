@@ -101,6 +101,10 @@ class GitWork:
         done = self._run("cat-file", "blob", f"{revision}:./{path}")
         return done.stdout if done.exit_code == 0 else None
 
+    def describe(self, tags: str) -> str | None:
+        """Return `TAG-N-gCOMMIT`: how far `HEAD` is from the last tag that fits the glob `tags`, `None` without one."""
+        return self._word("describe", "--tags", "--long", "--match", tags, "HEAD")
+
     def subject(self, revision: str) -> str:
         """Return the first line of a commit's message."""
         return self._ask("show", "--no-patch", "--format=%s", f"{revision}^{{commit}}").strip()

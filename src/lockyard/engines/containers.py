@@ -8,7 +8,7 @@ compared with the lock, and what follows works on the layout alone.
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,6 +123,41 @@ class ContainerEngine:
             return self._export(request, image_id, known, below, version=False).built
         finally:
             self._containers.remove_image(temporary)
+
+    def build_context(
+        self,
+        request: BuildRequest,
+        context: Callable[[], Iterator[bytes]],
+        *,
+        name: str,
+        base_argument: str | None,
+        say: Callable[[str], None],
+        no_cache: bool,
+    ) -> BuiltImage:
+        """Build the Dockerfile of a context, which gives the bytes of a tar, as the image `name`.
+
+        With `base_argument` the Dockerfile finds `request.base` under that build argument; else it begins from what it names.
+
+        Raises:
+            BuildError: a step failed; its last lines are the details.
+
+        """
+        check_arguments(request.args)
+        args = dict(request.args)
+        base = request.base
+        below = BuiltImage(base.image, base.blobs, ())
+        known = {str(layer.diff_id): (layer, base.blobs[layer.descriptor.digest]) for layer in base.image.layers}
+        with contextlib.ExitStack() as stack:
+            if base_argument is not None:
+                args[base_argument] = f"{name}-below"
+                self._containers.load(base.image, base.blobs, args[base_argument])
+                stack.callback(self._containers.remove_image, args[base_argument])
+            build = EngineBuild(
+                what=f"{request.image_type} {request.platform}", name=name, dockerfile=request.dockerfile_name,
+                args=args, no_cache=no_cache, platform=_engine_platform(request.platform),
+            )  # fmt: skip
+            image_id = self._containers.build(build, context, say)
+            return self._export(request, image_id, known, below if base_argument is not None else None).built
 
     def _export(
         self,

@@ -71,10 +71,27 @@ class NativeEngine:
             )
         return BuiltImage(image, {**request.base.blobs, **job.blobs}, (*layers, *finished))
 
+    def build_on_base(self, request: BuildRequest) -> BuiltImage:
+        """Apply a *finish* Dockerfile to the base itself, with no environment between them.
+
+        Raises:
+            BuildError: a line of the Dockerfile cannot be built, or there are too many layers.
+
+        """
+        with ThreadPoolExecutor(max(1, request.workers), thread_name_prefix="deflate") as executor:
+            job = _Job(request, self._cache, self._log, executor, bare=True)
+            image, finished = job.finish(request.base.image.with_created(request.created))
+        if len(image.layers) > MAX_LAYERS:
+            raise BuildError(f"{len(image.layers)} layers are more than {MAX_LAYERS}")
+        return BuiltImage(image, {**request.base.blobs, **job.blobs}, finished)
+
 
 class _Job:
-    def __init__(self, request: BuildRequest, cache: LayerCache, log: Log, executor: Executor) -> None:
+    def __init__(
+        self, request: BuildRequest, cache: LayerCache, log: Log, executor: Executor, *, bare: bool = False
+    ) -> None:
         self.request = request
+        self.bare = bare
         self.cache = cache
         self.log = log
         self.executor = executor
@@ -282,6 +299,8 @@ class _Job:
             path = base.blobs[layer.descriptor.digest]
             key = {"listing": str(layer.diff_id), "version": ROOTFS_VERSION}
             view.add_listing(Listing.from_json(self.cache.remember(key, functools.partial(_listing, path))))
+        if self.bare:
+            return view
         key = {
             "view": self._packages_key, "python": dataclasses.astuple(self.python) if self.python else None,
             "prefix": self.request.prefix, "owner": self.request.owner, "version": [LINKING_VERSION, ROOTFS_VERSION],

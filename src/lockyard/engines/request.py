@@ -86,9 +86,10 @@ class BuildRequest:
     `created` is an RFC 3339 time. `dockerfile` is the text of the release's Dockerfile, `None` for the environment
     image alone, `dockerfile_name` its path for messages, `context` the files beside it, `args` its build arguments.
     `compiled` (by `dist`), `scripted` and `activation` (variables of the image) are what a `Preparer` made.
+    The image of a Python package has no environment: no packages, and a `version` that is text.
     """
 
-    version: Version
+    version: Version | str
     image_type: str
     platform: str
     packages: tuple[LockedPackage, ...]
