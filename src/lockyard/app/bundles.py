@@ -56,6 +56,7 @@ class Checkout:
     project: Project
     files: Mapping[str, Content]
     revision: str | None
+    epoch: int
     image_version: str
 
     def read(self, path: str) -> str | None:
@@ -78,7 +79,8 @@ def check_out(toolbox: Toolbox, project: Project, *, working_tree: bool) -> Chec
     else:
         files = contents_of(GitObjects(project.root, toolbox.environ).read_tree(commit, "."))
     revision = None if working_tree else commit
-    read = Checkout(project, files, revision, "").read
+    epoch = git.time(commit)
+    read = Checkout(project, files, revision, epoch, "").read
     text = read(PYPROJECT)
     if text is None:
         raise ConfigError(f"{PYPROJECT} is not in {'the work tree' if working_tree else 'HEAD'}", hint="commit it")
@@ -87,13 +89,11 @@ def check_out(toolbox: Toolbox, project: Project, *, working_tree: bool) -> Chec
         str(there.version), commit, git.describe(there.table.tag.format(version="*")), there.table.tag,
         dirty=working_tree and bool(git.status()),
     )  # fmt: skip
-    return Checkout(there, files, revision, version)
+    return Checkout(there, files, revision, epoch, version)
 
 
 @contextlib.contextmanager
-def open_bundle(
-    toolbox: Toolbox, checkout: Checkout, name: str, options: BundleOptions = DEFAULT
-) -> Iterator[Bundle]:
+def open_bundle(toolbox: Toolbox, checkout: Checkout, name: str, options: BundleOptions = DEFAULT) -> Iterator[Bundle]:
     """Give the bundle of a runtime; what had to be made for it is removed at the end of the `with` block.
 
     Raises:
@@ -128,7 +128,7 @@ def open_bundle(
         yield Bundle(
             runtime=runtime, package=project.normalized_name, dockerfile=runtime.dockerfile, wheel=wheel.name,
             image_version=options.version or runtime.version or checkout.image_version, revision=checkout.revision,
-            files=files,
+            epoch=checkout.epoch,             files=files,
         )  # fmt: skip
 
 

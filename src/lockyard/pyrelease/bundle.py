@@ -41,7 +41,7 @@ def contents_of(tree: Tree) -> dict[str, Content]:
 class Bundle:
     """What an image is built from. `image_version` goes into its tag and label; `wheel` is the file name of the package's wheel.
 
-    `revision` is the commit that the files are of, `None` for the work tree.
+    `revision` is the commit that the files are of, `None` for the work tree; `epoch` is the time of the commit below it, seconds.
     """
 
     runtime: Runtime
@@ -50,6 +50,7 @@ class Bundle:
     dockerfile: str
     wheel: str
     revision: str | None
+    epoch: int
     files: Contents
 
     def entries(self) -> Iterator[Entry]:

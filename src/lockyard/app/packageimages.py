@@ -1,0 +1,196 @@
+"""Use cases around the images of a Python package: built and tested from one commit, or bundled only."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lockyard import fs
+from lockyard.app.bundles import DEFAULT as DEFAULT_BUNDLE
+from lockyard.app.bundles import BundleOptions, Checkout, check_out, open_bundle, write_bundle
+from lockyard.app.engines import first_failure
+from lockyard.app.runtimebuild import DEFAULT as DEFAULT_IMAGES
+from lockyard.app.runtimebuild import OUT, Engines, ImageOptions, PackageImage, build_image, load_image
+from lockyard.app.runtimes import read_runtimes
+from lockyard.checks.plan import FILE_NAME as TESTS
+from lockyard.checks.plan import Record, format_record, verify_record
+from lockyard.errors import ConfigError, ImageTestError
+from lockyard.oci.layout import read_layout
+from lockyard.oci.values import Digest
+from lockyard.ports import RunRequest, Toolbox
+from lockyard.pyrelease.imagetests import TIMEOUT, ImageChecks
+from lockyard.pyrelease.project import Project
+from lockyard.pyrelease.runtimes import Runtime
+
+LOG = "tests.log"
+_BESIDE = 4  # images that a container engine builds at a time
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenBundle:
+    """A bundle in a file."""
+
+    path: Path
+    digest: Digest
+    image_version: str
+
+
+def bundle_runtime(
+    toolbox: Toolbox, project: Project, name: str, options: BundleOptions = DEFAULT_BUNDLE, output: Path | None = None
+) -> WrittenBundle:
+    """Write the bundle of a runtime, to `out/package/VERSION/NAME.tar` unless `output` says where.
+
+    Raises:
+        ConfigError, DriftError, BuildError: as `open_bundle`.
+
+    """
+    checkout = check_out(toolbox, project, working_tree=options.working_tree)
+    with open_bundle(toolbox, checkout, name, options) as bundle:
+        path = output or project.root / "out" / OUT / bundle.image_version / f"{name}.tar"
+        return WrittenBundle(path, write_bundle(bundle, path), bundle.image_version)
+
+
+def build_images(
+    toolbox: Toolbox,
+    project: Project,
+    names: tuple[str, ...] = (),
+    *,
+    bundles: BundleOptions = DEFAULT_BUNDLE,
+    options: ImageOptions = DEFAULT_IMAGES,
+    skip_tests: bool = False,
+    load: bool = True,
+) -> tuple[PackageImage, ...]:
+    """Build the images of runtimes, of all without `names`, then test all of them.
+
+    All come out of one commit (or the work tree). What was built from the same files, and tested, is kept.
+
+    Raises:
+        ConfigError: `runtimes.yaml` is wrong, or a file that it names is missing.
+        DriftError: a committed Dockerfile is not what `runtimes.yaml` gives.
+        BuildError: an image cannot be built.
+        ImageTestError: a test failed; what was built stays.
+
+    """
+    checkout = check_out(toolbox, project, working_tree=bundles.working_tree)
+    runtimes = read_runtimes(checkout.project, checkout.read).chosen(names)
+    engines = Engines(toolbox, options.engines)
+
+    def build(runtime: Runtime) -> PackageImage:
+        with open_bundle(toolbox, checkout, runtime.name, bundles) as bundle:
+            return build_image(toolbox, project, bundle, engines, options)
+
+    with contextlib.closing(engines):
+        images = _beside(build, runtimes, engines.cancel)
+    if load:
+        images = [load_image(toolbox, project.normalized_name, image) for image in images]
+    if not skip_tests:
+        pairs = zip(runtimes, images, strict=True)
+        images = [test_image(toolbox, checks_of(checkout, runtime, bundles), image) for runtime, image in pairs]
+    return tuple(images)
+
+
+def release_options(project: Project, options: BundleOptions = DEFAULT_BUNDLE) -> BundleOptions:
+    """Return how the images of a release are bundled: with the wheel that was built for it, under its version.
+
+    Raises:
+        ConfigError: a runtime has a version of its own that is not the release's.
+
+    """
+    version = str(project.version)
+    for runtime in read_runtimes(project).chosen():
+        if runtime.version not in {None, version}:
+            raise ConfigError(
+                f"{runtime.where('version')}: {runtime.name} has version {runtime.version}, and the release is {version}",
+                hint="leave the key out: images of a release have its version",
+            )
+    return replace(options, version=version)
+
+
+def checks_of(checkout: Checkout, runtime: Runtime, bundles: BundleOptions) -> ImageChecks:
+    """Return what an image of a runtime must show."""
+    return ImageChecks(
+        runtime=runtime, package=checkout.project.normalized_name, package_version=str(checkout.project.version),
+        image_version=bundles.version or runtime.version or checkout.image_version,
+    )  # fmt: skip
+
+
+def test_image(toolbox: Toolbox, checks: ImageChecks, image: PackageImage) -> PackageImage:
+    """Run the checks inside a built image and keep their record beside it; a green record of the same image is kept.
+
+    Raises:
+        ImageTestError: a check failed.
+        BuildError: this machine cannot run commands in images.
+
+    """
+    what = f"{image.runtime} {image.platform}"
+    known = green_record(image.layout, checks, image.platform, Digest(image.digest))
+    if known is not None:
+        toolbox.log.info(f"{what}: tested already")
+        return replace(image, tests=known)
+    toolbox.log.step(f"testing {what}")
+    config = read_layout(image.layout).image.runtime
+    with toolbox.sandbox(image.layout) as runner:
+        results = {
+            name: runner.run(RunRequest(argv=argv, timeout=TIMEOUT)) for name, argv in checks.commands(config).items()
+        }
+    record = Record(
+        manifest=Digest(image.digest), suite=checks.digest, image_type=image.runtime, platform=image.platform,
+        tests=checks.judge(config, results),
+    )  # fmt: skip
+    log = "".join(f"$ {name}\n{result.output}\n" for name, result in results.items())
+    fs.atomic_write(image.layout / LOG, log.encode())
+    fs.atomic_write(image.layout / TESTS, format_record(record).encode())
+    failed = [test for test in record.tests if test.outcome == "failed"]
+    if failed:
+        raise ImageTestError(
+            f"{what}: {len(failed)} of {len(record.tests)} checks failed",
+            details=[line for test in failed for line in (test.name, *(f"  {row}" for row in test.detail.splitlines()))],
+            hint=f"what the commands said is in {image.layout / LOG}",
+        )
+    toolbox.log.info(f"{what}: {len(record.tests)} checks passed")
+    return replace(image, tests=record)
+
+
+test_image.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
+
+
+def green_record(layout: Path, checks: ImageChecks, platform: str, manifest: Digest) -> Record | None:
+    """Return the green record of an image and its checks, when there is one."""
+    data = fs.read_file(layout / TESTS)
+    try:
+        return verify_record(
+            None if data is None else data.decode(errors="replace"), manifest=manifest, suite=checks.digest,
+            image_type=checks.runtime.name, platform=platform, source=TESTS,
+        )  # fmt: skip
+    except ImageTestError:
+        return None
+
+
+def _beside(
+    build: Callable[[Runtime], PackageImage], runtimes: Sequence[Runtime], cancel: Callable[[], None]
+) -> list[PackageImage]:
+    """Build several images at a time; the first failure ends the others."""
+    with ThreadPoolExecutor(min(_BESIDE, len(runtimes)), thread_name_prefix="image") as executor:
+        running = [executor.submit(build, runtime) for runtime in runtimes]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            cancel()
+            raise
+        errors = [failure for item in running if item.done() and (failure := item.exception()) is not None]
+        if errors:
+            cancel()
+            for item in running:
+                item.cancel()
+    if errors:
+        raise first_failure(errors)
+    return [item.result() for item in running]
+
+
+def wheel_builder(toolbox: Toolbox, *, isolated: bool = True, index_url: str | None = None) -> object:
+    raise NotImplementedError
+
+
+_ = (tempfile, Mapping)
