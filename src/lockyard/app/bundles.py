@@ -4,11 +4,12 @@ import contextlib
 import hashlib
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lockyard import fs
+from lockyard.app.packagebuild import DIST, BuildOptions, build_package
 from lockyard.app.runtimes import own_templates, read_runtimes, templates
 from lockyard.app.workspace import decode
 from lockyard.errors import BuildError, ConfigError, DriftError
@@ -28,7 +29,9 @@ from lockyard.pyrelease.uvtool import Uv
 from lockyard.tree import SYMLINK
 
 _BLOCK = 1 << 20
-DIST = "dist"
+
+
+_ONCE = BuildOptions(verify=False, try_out=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +39,14 @@ class BundleOptions:
     """Where a bundle comes from.
 
     `working_tree`: the files as they are, tracked or not, ignored ones left out; else those of `HEAD`. `templates_dir` has base
-    templates that go before the project's own. `wheel` gives the directory with the package's wheel for the files of a
-    tree; without one it is `dist/` of the project. `version` is the image's, `None` for what `git describe` says.
+    templates that go before the project's own. `from_dist` takes the package's wheel from `dist/` when it is there; else it
+    is built from the same files, `build` says how. `version` is the image's, `None` for what `git describe` says.
     """
 
     working_tree: bool = False
     templates_dir: Path | None = None
-    wheel: Callable[[Project, Mapping[str, Content]], Path] | None = None
+    from_dist: bool = False
+    build: BuildOptions = _ONCE
     version: str | None = None
 
 
@@ -51,13 +55,17 @@ DEFAULT = BundleOptions()
 
 @dataclass(frozen=True)
 class Checkout:
-    """The files of a project as a bundle takes them, and the version of images made of them."""
+    """The files of a project as a bundle takes them; `revision` is `None` for the work tree, `epoch` the commit's time, seconds.
+
+    `image_version` is by `git describe`; `wheel` is the package's.
+    """
 
     project: Project
     files: Mapping[str, Content]
     revision: str | None
-    epoch: int
-    image_version: str
+    epoch: int = 0
+    image_version: str = ""
+    wheel: Path = Path()
 
     def read(self, path: str) -> str | None:
         """Return the text of a file, `None` when it is not there."""
@@ -65,31 +73,33 @@ class Checkout:
         return None if file is None else decode(b"".join(file.chunks()), path)
 
 
-def check_out(toolbox: Toolbox, project: Project, *, working_tree: bool) -> Checkout:
-    """Read the files of `HEAD`, or of the work tree.
+@contextlib.contextmanager
+def check_out(toolbox: Toolbox, project: Project, options: BundleOptions) -> Iterator[Checkout]:
+    """Read the files of `HEAD`, or of the work tree, and give them with the wheel that belongs to them.
 
     Raises:
         ConfigError: there is no commit, or its `pyproject.toml` is wrong.
+        BuildError: the wheel cannot be built.
 
     """
     git = GitWork(project.root, toolbox.environ)
     commit = git.head()
-    if working_tree:
+    if options.working_tree:
         files = _on_disk(project.root, git.files())
     else:
-        files = contents_of(GitObjects(project.root, toolbox.environ).read_tree(commit, "."))
-    revision = None if working_tree else commit
-    epoch = git.time(commit)
-    read = Checkout(project, files, revision, epoch, "").read
-    text = read(PYPROJECT)
+        files = contents_of(GitObjects(project.root, toolbox.environ).read_tree(commit, ""))
+    bare = Checkout(project, files, None if options.working_tree else commit)
+    text = bare.read(PYPROJECT)
     if text is None:
-        raise ConfigError(f"{PYPROJECT} is not in {'the work tree' if working_tree else 'HEAD'}", hint="commit it")
-    there = parse_project(text, root=project.root, read=read)
+        raise ConfigError(f"{PYPROJECT} is not in {_place(bare)}", hint="commit it")
+    there = parse_project(text, root=project.root, read=bare.read)
     version = image_version(
         str(there.version), commit, git.describe(there.table.tag.format(version="*")), there.table.tag,
-        dirty=working_tree and bool(git.status()),
+        dirty=options.working_tree and bool(git.status()),
     )  # fmt: skip
-    return Checkout(there, files, revision, epoch, version)
+    with fs.temporary_directory(state_dir(project.root), "wheel") as scratch:
+        found = replace(bare, project=there, epoch=git.time(commit), image_version=version)
+        yield replace(found, wheel=_wheel(toolbox, found, options, scratch))
 
 
 @contextlib.contextmanager
@@ -99,7 +109,7 @@ def open_bundle(toolbox: Toolbox, checkout: Checkout, name: str, options: Bundle
     Raises:
         ConfigError: `runtimes.yaml` is wrong, or a file that it names is missing; the line is told.
         DriftError: the committed Dockerfile is not what `runtimes.yaml` gives.
-        BuildError: there is no wheel of the package, or the packages cannot be installed.
+        BuildError: the packages cannot be installed.
 
     """
     project = checkout.project
@@ -113,7 +123,7 @@ def open_bundle(toolbox: Toolbox, checkout: Checkout, name: str, options: Bundle
         raise DriftError(
             f"{runtime.dockerfile} is not what {runtimes.source} gives", hint=f"lockyard runtimes generate {name}"
         )
-    wheel = find_wheel(project, options.wheel(project, checkout.files) if options.wheel else project.root / DIST)
+    wheel = checkout.wheel
     files = not_ignored(checkout.files, runtime.dockerfile)
     files |= {path: checkout.files[path] for path in _needed(checkout, runtime)}
     files |= contents_of_text(runtime.dockerfile, text)
@@ -148,19 +158,27 @@ def write_bundle(bundle: Bundle, path: Path) -> Digest:
     return Digest(f"sha256:{state.hexdigest()}")
 
 
-def find_wheel(project: Project, directory: Path) -> Path:
-    """Return the wheel of the project's version in a directory.
-
-    Raises:
-        BuildError: there is none, or several.
-
-    """
+def _wheel(toolbox: Toolbox, checkout: Checkout, options: BundleOptions, scratch: Path) -> Path:
+    """Return the wheel of the checkout's version: of `dist/` where that is asked for, else built from these files."""
+    project = checkout.project
+    directory = project.root / DIST
     start = f"{wheel_name(project.normalized_name)}-{project.version}-"
     found = [name for name in fs.names(directory) if name.lower().startswith(start) and name.endswith(".whl")]
-    if len(found) != 1:
-        what = f"has {len(found)} wheels" if found else "has no wheel"
-        raise BuildError(f"{directory} {what} of {project.name} {project.version}", hint="lockyard package build")
-    return directory / found[0]
+    if options.from_dist and found:
+        if len(found) > 1:
+            raise BuildError(
+                f"{DIST}/ has {len(found)} wheels of {project.name} {project.version}", details=found,
+                hint="images take wheels that run everywhere; remove the others",
+            )  # fmt: skip
+        toolbox.log.info(f"the wheel is {DIST}/{found[0]}")
+        return directory / found[0]
+    made = build_package(toolbox, project, options.build, revision=checkout.revision).files[1]
+    fs.atomic_write(scratch / made.name, made.data)
+    return scratch / made.name
+
+
+def _place(checkout: Checkout) -> str:
+    return "the work tree" if checkout.revision is None else "HEAD"
 
 
 def contents_of_text(path: str, text: str) -> dict[str, Content]:
@@ -183,7 +201,7 @@ def _own(checkout: Checkout, configured: str | None, directory: Path | None) -> 
 
 def _needed(checkout: Checkout, runtime: Runtime) -> Iterator[str]:
     """Yield the files that the runtime names, which no `.dockerignore` leaves out."""
-    where = "the work tree" if checkout.revision is None else "HEAD"
+    where = _place(checkout)
     if runtime.requirements not in checkout.files:
         raise ConfigError(
             f"{runtime.where('requirements')}: {runtime.requirements} is not in {where}",

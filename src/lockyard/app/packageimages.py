@@ -1,11 +1,11 @@
 """Use cases around the images of a Python package: built and tested from one commit, or bundled only."""
 
 import contextlib
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lockyard import fs
 from lockyard.app.bundles import DEFAULT as DEFAULT_BUNDLE
@@ -19,7 +19,9 @@ from lockyard.checks.plan import Record, format_record, verify_record
 from lockyard.errors import ConfigError, ImageTestError
 from lockyard.oci.layout import read_layout
 from lockyard.oci.values import Digest
-from lockyard.ports import RunRequest, Toolbox
+from lockyard.ports import Toolbox
+from lockyard.ports.containers import RunRequest
+from lockyard.pyrelease.imagetags import exact_tag, floating_tags
 from lockyard.pyrelease.imagetests import TIMEOUT, ImageChecks
 from lockyard.pyrelease.project import Project
 from lockyard.pyrelease.runtimes import Runtime
@@ -46,8 +48,7 @@ def bundle_runtime(
         ConfigError, DriftError, BuildError: as `open_bundle`.
 
     """
-    checkout = check_out(toolbox, project, working_tree=options.working_tree)
-    with open_bundle(toolbox, checkout, name, options) as bundle:
+    with check_out(toolbox, project, options) as checkout, open_bundle(toolbox, checkout, name, options) as bundle:
         path = output or project.root / "out" / OUT / bundle.image_version / f"{name}.tar"
         return WrittenBundle(path, write_bundle(bundle, path), bundle.image_version)
 
@@ -73,15 +74,14 @@ def build_images(
         ImageTestError: a test failed; what was built stays.
 
     """
-    checkout = check_out(toolbox, project, working_tree=bundles.working_tree)
-    runtimes = read_runtimes(checkout.project, checkout.read).chosen(names)
     engines = Engines(toolbox, options.engines)
+    with check_out(toolbox, project, bundles) as checkout, contextlib.closing(engines):
+        runtimes = read_runtimes(checkout.project, checkout.read).chosen(names)
 
-    def build(runtime: Runtime) -> PackageImage:
-        with open_bundle(toolbox, checkout, runtime.name, bundles) as bundle:
-            return build_image(toolbox, project, bundle, engines, options)
+        def build(runtime: Runtime) -> PackageImage:
+            with open_bundle(toolbox, checkout, runtime.name, bundles) as bundle:
+                return build_image(toolbox, project, bundle, engines, options)
 
-    with contextlib.closing(engines):
         images = _beside(build, runtimes, engines.cancel)
     if load:
         images = [load_image(toolbox, project.normalized_name, image) for image in images]
@@ -89,6 +89,26 @@ def build_images(
         pairs = zip(runtimes, images, strict=True)
         images = [test_image(toolbox, checks_of(checkout, runtime, bundles), image) for runtime, image in pairs]
     return tuple(images)
+
+
+def plan_images(project: Project, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Return what the images of the release will be: name, Dockerfile, base, exact tag, floating tag (`None` without one).
+
+    Raises:
+        ConfigError: `runtimes.yaml` is wrong, or the version cannot be in a tag.
+
+    """
+    version = project.version
+    return [
+        {
+            "name": runtime.name,
+            "dockerfile": runtime.dockerfile,
+            "image": runtime.image,
+            "tag": exact_tag(str(version), runtime.suffix),
+            "floating": next(iter(floating_tags(version, (), runtime.suffix)), None),
+        }
+        for runtime in read_runtimes(project).chosen(names)
+    ]
 
 
 def release_options(project: Project, options: BundleOptions = DEFAULT_BUNDLE) -> BundleOptions:
@@ -105,7 +125,7 @@ def release_options(project: Project, options: BundleOptions = DEFAULT_BUNDLE) -
                 f"{runtime.where('version')}: {runtime.name} has version {runtime.version}, and the release is {version}",
                 hint="leave the key out: images of a release have its version",
             )
-    return replace(options, version=version)
+    return replace(options, version=version, from_dist=True)
 
 
 def checks_of(checkout: Checkout, runtime: Runtime, bundles: BundleOptions) -> ImageChecks:
@@ -146,7 +166,9 @@ def test_image(toolbox: Toolbox, checks: ImageChecks, image: PackageImage) -> Pa
     if failed:
         raise ImageTestError(
             f"{what}: {len(failed)} of {len(record.tests)} checks failed",
-            details=[line for test in failed for line in (test.name, *(f"  {row}" for row in test.detail.splitlines()))],
+            details=[
+                line for test in failed for line in (test.name, *(f"  {row}" for row in test.detail.splitlines()))
+            ],
             hint=f"what the commands said is in {image.layout / LOG}",
         )
     toolbox.log.info(f"{what}: {len(record.tests)} checks passed")
@@ -187,10 +209,3 @@ def _beside(
     if errors:
         raise first_failure(errors)
     return [item.result() for item in running]
-
-
-def wheel_builder(toolbox: Toolbox, *, isolated: bool = True, index_url: str | None = None) -> object:
-    raise NotImplementedError
-
-
-_ = (tempfile, Mapping)

@@ -231,7 +231,7 @@ def read_record(workspace: Workspace, version: Version) -> dict[str, Any]:
 
 def merge_record(
     old: Mapping[str, Any],
-    version: Version,
+    version: Version | str,
     built: Iterable[Built],
     published: Iterable[Published],
     *,

@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-PARTS = ("package_version", "package_lock", "package_dist")
+PARTS = ("package_version", "package_lock", "package_dist", "package_images")
 """The modules of `lockyard.cli` whose `COMMANDS` belong to the group."""
 
 

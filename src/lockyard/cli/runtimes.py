@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from lockyard.cli.options import Context, dry_run_option, json_option, pass_context
+from lockyard.cli.package_images import TEMPLATES, answer, build_options, table
 
 if TYPE_CHECKING:
+    from lockyard.app.bundles import BundleOptions
+    from lockyard.app.runtimebuild import ImageOptions
     from lockyard.pyrelease.runtimes import Runtime
-
-TEMPLATES = click.option(
-    "--templates-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
-    help="Your own base templates, NAME.Dockerfile.j2 [default: `templates` of runtimes.yaml].",
-)  # fmt: skip
 
 
 @click.group()
@@ -99,6 +97,62 @@ def generate(
         context.emit(files[0].text)
     else:
         context.emit("\n".join(file.path for file in files))
+
+
+@runtimes.command("build")
+@click.argument("name")
+@click.option("--only-bundle", is_flag=True, help="Write what the image is built from as a tar, and build nothing.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Where --only-bundle writes [default: out/package/VERSION/NAME.tar].",
+)  # fmt: skip
+@build_options
+@click.option("--skip-tests", is_flag=True, help="Do not test the image.")
+@click.option("--no-load", is_flag=True, help="Load nothing into a Docker daemon.")
+@json_option
+@pass_context
+def build_command(
+    context: Context,
+    *,
+    name: str,
+    only_bundle: bool,
+    output: Path | None,
+    bundles: "BundleOptions",
+    images: "ImageOptions",
+    skip_tests: bool,
+    no_load: bool,
+    as_json: bool,
+) -> None:
+    r"""Build the image of one runtime from HEAD, or from the work tree as it is.
+
+    The files, less what .dockerignore leaves out, with the package's wheel, the locked requirements and the wheels that the
+    runtime names, are one bundle: a tar with the same bytes on every machine. The image's version is by git describe:
+    the tag's, or how far HEAD is from the last one. The image becomes an OCI layout in out/package/VERSION/NAME/PLATFORM/, and is
+    tested. Prints NAME TAG DIGEST PATH, or with --only-bundle the path of the tar.
+
+    \b
+    Examples:
+      lockyard runtimes build client
+      lockyard runtimes build client-gpu --working-tree --engine buildkit
+      lockyard runtimes build all --only-bundle --output all.tar
+    """
+    from lockyard.app.packageimages import build_images, bundle_runtime
+
+    if output is not None and not only_bundle:
+        raise click.UsageError("--output is for --only-bundle")
+    if only_bundle:
+        path = output.absolute() if output else None
+        done = bundle_runtime(context.toolbox, context.project, name, bundles, path)
+        context.log.info(f"{name} {done.image_version}: {done.digest}")
+        value = {"schema": 1, "path": str(done.path), "digest": str(done.digest), "version": done.image_version}
+        context.emit(json.dumps(value, indent=1) if as_json else str(done.path))
+        return
+    built = build_images(
+        context.toolbox, context.project, (name,), bundles=bundles, options=images, skip_tests=skip_tests,
+        load=not no_load,
+    )  # fmt: skip
+    table(context, built)
+    context.emit(answer(context, built, as_json=as_json))
 
 
 COMMANDS = (runtimes,)

@@ -22,6 +22,7 @@ def exact_tag(version: str, suffix: str) -> str:
 
     >>> exact_tag("1.4.0rc1", "-client")
     '1.4.0rc1-client'
+
     """
     try:
         return check_tag(f"{version}{suffix}")

@@ -7,7 +7,7 @@ from typing import Any
 from lockyard.checks.plan import TestOutcome
 from lockyard.oci.image import canonical_json
 from lockyard.oci.values import Digest
-from lockyard.ports import RunResult
+from lockyard.ports.containers import RunResult
 from lockyard.pyrelease.runtimes import Runtime
 
 VERSION_LABEL = "org.opencontainers.image.version"
@@ -54,7 +54,9 @@ class ImageChecks:
             if inside.exit_code == 0 and said == self.package_version
             else f"{self.package} inside is {_tail(inside)}, not {self.package_version}",
             LABEL: None if label == self.image_version else f"{VERSION_LABEL} is {label}, not {self.image_version}",
-            USER: None if config.get("User") == self._user else f"USER is {config.get('User') or 'root'}, not {self._user}",
+            USER: None
+            if config.get("User") == self._user
+            else f"USER is {config.get('User') or 'root'}, not {self._user}",
         }
         return tuple(
             TestOutcome(name, "passed" if why is None else "failed", why or "") for name, why in sorted(found.items())
