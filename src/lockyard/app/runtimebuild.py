@@ -105,12 +105,35 @@ class _Job:
 
 @dataclass
 class Engines:
-    """The container engine of one command: opened when the first image needs it, shared by threads."""
+    """What the images of one command share, in several threads: the container engine, and opened bases; both at first use."""
 
     toolbox: Toolbox
     options: EngineOptions
     _opened: Builder | None = None
+    _bases: dict[str, Base] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def base(self, job: "_Job", created: str, workers: int) -> Base:
+        """Open the base that a runtime names.
+
+        Raises:
+            BuildError: it is missing, malformed or not for the platform.
+            RegistryError: its registry does not give it.
+
+        """
+        image = job.bundle.runtime.image
+        with self._guard:
+            if image not in self._bases:
+                toolbox = self.toolbox
+                with ThreadPoolExecutor(workers) as executor:
+                    opener = BaseOpener(
+                        root=job.project.root, source=job.bundle.runtime.where("image"), created=created,
+                        cache=BlobCache(toolbox.cache_dir), pulled=PulledBases(toolbox.cache_dir, toolbox.log),
+                        registry=lambda repository: toolbox.registry(repository, pull_only=True), compression="gzip",
+                        executor=executor, log=toolbox.log,
+                    )  # fmt: skip
+                    self._bases[image] = opener.open(image, oci_platform(job.platform))
+            return self._bases[image]
 
     def get(self, choice: Choice) -> Builder:
         """Return it.
@@ -210,23 +233,16 @@ def _built(
     """Build by the chosen engine; return the image, and the reference and digest of its base."""
     native = job.choice.engine == "native"
     image = job.bundle.runtime.image
-    with ThreadPoolExecutor(options.workers or os.cpu_count() or 1) as executor:
-        created = _created(toolbox, job.bundle)
-        if native or not in_registry(image):
-            opener = BaseOpener(
-                root=job.project.root, source=job.bundle.runtime.where("image"), created=created,
-                cache=BlobCache(toolbox.cache_dir), pulled=PulledBases(toolbox.cache_dir, toolbox.log),
-                registry=lambda repository: toolbox.registry(repository, pull_only=True), compression="gzip",
-                executor=executor, log=toolbox.log,
-            )  # fmt: skip
-            base = opener.open(image, oci_platform(job.platform))
-        else:  # the engine has it or pulls it
-            base = Base("scratch", None, empty_image(oci_platform(job.platform), created), {})
+    workers = options.workers or os.cpu_count() or 1
+    created = _created(toolbox, job.bundle)
+    base = Base("scratch", None, empty_image(oci_platform(job.platform), created), {})
+    if native or not in_registry(image):  # else the engine has it or pulls it
+        base = engines.base(job, created, workers)
     request = BuildRequest(
         version=job.bundle.image_version, image_type=job.bundle.runtime.name, platform=job.platform, packages=(),
         fetched={}, plan=LayerPlan({}), base=base, prefix="/opt/conda", owner=(0, 0), created=created,
         title=job.bundle.package, dockerfile_name=job.bundle.dockerfile,
-        args={"IMAGE_VERSION": job.bundle.image_version}, workers=options.workers or os.cpu_count() or 1,
+        args={"IMAGE_VERSION": job.bundle.image_version}, workers=workers,
     )  # fmt: skip
     cache = BlobCache(toolbox.cache_dir)
     if native:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lockyard.conda.lock import LockedPackage
-from lockyard.engines.request import BuildRequest, BuiltImage, BuiltLayer, CachedLayer, LayerCache
+from lockyard.engines.request import DEFAULT_PATH, BuildRequest, BuiltImage, BuiltLayer, CachedLayer, LayerCache
 from lockyard.errors import BuildError
 from lockyard.extracted import DirectoryReader
 from lockyard.oci.contents import Manifest, PackagePath, PackageReader, Python, read_manifest, resolve
@@ -80,7 +80,7 @@ class NativeEngine:
         """
         with ThreadPoolExecutor(max(1, request.workers), thread_name_prefix="deflate") as executor:
             job = _Job(request, self._cache, self._log, executor, bare=True)
-            image, finished = job.finish(request.base.image.with_created(request.created))
+            image, finished = job.finish(_with_path(request.base.image.with_created(request.created)))
         if len(image.layers) > MAX_LAYERS:
             raise BuildError(f"{len(image.layers)} layers are more than {MAX_LAYERS}")
         return BuiltImage(image, {**request.base.blobs, **job.blobs}, finished)
@@ -358,6 +358,14 @@ def environment_image(request: BuildRequest, layers: Iterable[Layer]) -> Image:
         labels["org.opencontainers.image.base.digest"] = base.digest
     image = base.image.append(*layers, created=request.created).with_created(request.created)
     return image.with_config(Env=[f"{key}={value}" for key, value in environment.items()], Labels=labels)
+
+
+def _with_path(image: Image) -> Image:
+    """Return an image that has a PATH, the usual one where it had none: Dockerfiles extend it."""
+    environment = list(image.runtime.get("Env") or ())
+    if any(item.startswith("PATH=") for item in environment):
+        return image
+    return image.with_config(Env=[f"PATH={DEFAULT_PATH}", *environment])
 
 
 def _listing(path: Path) -> Mapping[str, Any]:
