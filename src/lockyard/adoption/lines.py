@@ -234,11 +234,27 @@ def _base(facts: DockerfileFacts | None, values: Mapping[str, str]) -> Value | N
     return Value(text, line.where)
 
 
+def glibc_of(base: str) -> str:
+    """Return the C library's version of a base by its name; `ASSUMED_GLIBC` when the name says nothing.
+
+    >>> glibc_of("docker.io/library/ubuntu:24.04"), glibc_of("docker.io/nvidia/cuda:12.9.1-base-ubuntu22.04")
+    ('2.39', '2.35')
+    """
+    word = _system(base)
+    return _GLIBC[word] if word is not None else ASSUMED_GLIBC
+
+
+def _system(base: str) -> str | None:
+    """Return the word in a base's name that says which system it is."""
+    found = (word for word in _GLIBC if re.search(rf"(?<![a-z0-9]){re.escape(word)}(?![0-9])", base))
+    return next(found, None)
+
+
 def _glibc(base: Value | None) -> Value:
-    for word, version in _GLIBC.items() if base is not None else ():
-        if base is not None and re.search(rf"(?<![a-z0-9]){re.escape(word)}(?![0-9])", base.text):
-            return Value(version, f"{word} has glibc {version}")
-    return Value(ASSUMED_GLIBC, f"glibc {ASSUMED_GLIBC} is assumed: say what the base has")
+    word = _system(base.text) if base is not None else None
+    if word is None:
+        return Value(ASSUMED_GLIBC, f"glibc {ASSUMED_GLIBC} is assumed: say what the base has")
+    return Value(_GLIBC[word], f"{word} has glibc {_GLIBC[word]}")
 
 
 def _cuda(packages: Sequence[LockedPackage], newest: Version, name: str) -> Value | None:

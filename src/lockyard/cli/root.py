@@ -39,7 +39,7 @@ INTERRUPTED = 130
 UNEXPECTED = 1
 
 SECTIONS: dict[str, dict[str, str]] = {
-    "Begin": {"adopt": "adopt"},
+    "Begin": {"init": "init", "adopt": "adopt"},
     "Create": {
         "create-patch-version-artifacts": "create",
         "create-minor-version-artifacts": "create",

@@ -1,0 +1,1 @@
+"""New distributions: the files that `init` writes, from plain Jinja2 templates in `assets/`."""

@@ -1,0 +1,106 @@
+"""A new distribution of conda packages: its files, all of them, from names and addresses. Pure."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lockyard.adoption.lines import KERNEL, glibc_of
+from lockyard.distribution import parse_distribution, parse_line
+from lockyard.templates import SUFFIX, render
+from lockyard.tree import File, Tree
+from lockyard.version import Version, release_dir
+
+FIRST = Version(0, 1, 0)
+"""The first release."""
+_LINE = "template/v0"
+_CPU_BASE = "docker.io/library/ubuntu:24.04"
+_GPU_BASE = "docker.io/nvidia/cuda:12.9.1-base-ubuntu24.04"
+_CUDA = "12.9"
+_GPU_RE = re.compile(r"(?:^|[-_])(?:gpu|cuda)(?:$|[-_])")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageType:
+    """One image type as the templates see it."""
+
+    name: str
+    base: str
+    virtual: Mapping[str, str]
+    gpu: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CondaStart:
+    """What a new distribution is made from; `links` are path → what it leads to, made beside the files and not committed.
+
+    `base` is for all types, the defaults of `image_types` where it is `None`; `virtual` replaces what these state.
+    """
+
+    name: str
+    title: str
+    types: Sequence[str]
+    channel: str = "conda-forge"
+    base: str | None = None
+    virtual: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+def image_types(start: CondaStart) -> tuple[ImageType, ...]:
+    """Return the image types; one with `gpu` or `cuda` in its name is a GPU image."""
+    found = []
+    for name in start.types:
+        gpu = _GPU_RE.search(name) is not None
+        base = start.base or (_GPU_BASE if gpu else _CPU_BASE)
+        virtual = {"__glibc": glibc_of(base), "__linux": KERNEL} | ({"__cuda": _CUDA} if gpu else {})
+        own = {key: value for key, value in start.virtual.items() if gpu or key != "__cuda"}
+        found.append(ImageType(name, base, {**virtual, **own}, gpu))
+    return tuple(found)
+
+
+def start_files(start: CondaStart, assets: Tree) -> Tree:
+    """Return all files of a new distribution, checked as every command will read them.
+
+    Raises:
+        ConfigError: a name, a channel or a base is none.
+
+    """
+    values: dict[str, object] = {
+        "name": start.name,
+        "title": start.title,
+        "channel": start.channel,
+        "types": image_types(start),
+        "names": tuple(start.types),
+        "links": start.links,
+        "workflows": True,
+    }
+    found: dict[str, File] = {}
+    for path, file in assets.items():
+        place, _, rest = path.partition("/")
+        if place == "release":
+            for item in image_types(start):
+                found[f"{release_dir(FIRST)}/{item.name}.{rest.removesuffix(SUFFIX)}"] = _file(
+                    path, file, {**values, "item": item}
+                )
+        elif place == "line":
+            made = _file(path, file, values)
+            # The first release has what `create` would copy from its template.
+            for root in (f"{_LINE}/v0.1", str(release_dir(FIRST))):
+                found[f"{root}/{rest.removesuffix(SUFFIX)}"] = made
+        elif place == "template":
+            found[f"{_LINE}/{rest.removesuffix(SUFFIX)}"] = _file(path, file, values)
+        else:
+            found[path.replace("dot-", ".", 1).removesuffix(SUFFIX)] = _file(path, file, values)
+    tree = Tree(found)
+    _check(tree)
+    return tree
+
+
+def _check(tree: Tree) -> None:
+    for path, parse in (("lockyard.toml", parse_distribution), (f"{_LINE}/variants.toml", parse_line)):
+        parse(tree[path].data.decode(), source=path)
+
+
+def _file(path: str, file: File, values: Mapping[str, object]) -> File:
+    if not path.endswith(SUFFIX):
+        return file
+    return File(render(file.data.decode(), values, source=path).rstrip("\n").encode() + b"\n", file.mode)
