@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from lockyard import fs
+from lockyard.app.runtimes import read_runtimes, templates
 from lockyard.app.workspace import find_root
 from lockyard.errors import ConfigError, VersionExistsError
+from lockyard.pyrelease.dockerfiles import render_dockerfile
+from lockyard.pyrelease.project import PYPROJECT, parse_project
 from lockyard.starter.conda import CondaStart, start_files
+from lockyard.starter.package import package_files
 from lockyard.tree import File, Tree
 
 ASSETS = Path(__file__).parents[1] / "starter" / "assets"
@@ -20,15 +25,17 @@ _ALLOWED = frozenset({".git"})
 class InitRequest:
     """What the user says; `name` is the directory's name when it is `None`.
 
-    `channel` and `base` are what `variants.toml` takes, or a directory and a file of this machine.
+    `channel` and `base` are what `variants.toml` takes, or a directory and a file of this machine. A package has none of
+    the last four.
     """
 
     directory: Path
     name: str | None = None
+    kind: Literal["conda", "package"] = "conda"
     types: Sequence[str] = ("cpu", "gpu")
     channel: str = "conda-forge"
     base: str | None = None
-    virtual: Mapping[str, str] | None = None
+    virtual: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class InitResult:
 
 
 def init_distribution(request: InitRequest, *, dry_run: bool = False) -> InitResult:
-    """Write a small complete distribution of conda packages.
+    """Write a small complete distribution.
 
     Raises:
         VersionExistsError: the directory is not empty.
@@ -53,7 +60,16 @@ def init_distribution(request: InitRequest, *, dry_run: bool = False) -> InitRes
     directory = request.directory.absolute()
     check_empty(directory)
     name = request.name or re.sub(r"[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-") or "images"
+    title = name.replace("-", " ").replace("_", " ").capitalize()
     links: dict[str, str] = {}
+    files = _conda(request, name, title, links) if request.kind == "conda" else _package(directory, name, title)
+    if not dry_run:
+        write_new(directory, Tree({**files, **{path: File.link(target) for path, target in links.items()}}))
+    return InitResult(directory, name, files, links, written=not dry_run)
+
+
+def _conda(request: InitRequest, name: str, title: str, links: dict[str, str]) -> Tree:
+    """Return the files of a distribution of conda packages; what is on this machine becomes a link."""
     channel, base = request.channel, request.base
     place = Path(channel.removeprefix("file:")).expanduser()
     if place.is_dir() and ("/" in channel or channel.startswith("file:")):
@@ -61,20 +77,25 @@ def init_distribution(request: InitRequest, *, dry_run: bool = False) -> InitRes
     if base is not None and (file := Path(base.removeprefix("rootfs:")).expanduser()).is_file():
         links[f"base/{file.name}"], base = str(file.absolute()), f"rootfs:base/{file.name}"
     start = CondaStart(
-        name=name,
-        title=name.replace("-", " ").replace("_", " ").capitalize() + " images",
-        types=request.types,
-        channel=channel,
-        base=base,
-        virtual=request.virtual or {},
-        links=links,
+        name=name, title=title, types=request.types, channel=channel, base=base, virtual=request.virtual, links=links
     )
-    files = start_files(start, fs.read_tree(ASSETS / "conda"))
-    result = InitResult(directory, name, files, links, written=False)
-    if dry_run:
-        return result
-    write_new(directory, Tree({**files, **{path: File.link(target) for path, target in links.items()}}))
-    return replace(result, written=True)
+    return start_files(start, fs.read_tree(ASSETS / "conda"))
+
+
+def _package(directory: Path, name: str, title: str) -> Tree:
+    """Return the files of a Python package with its images."""
+    files = package_files(name, title, fs.read_tree(ASSETS / "package"))
+
+    def read(path: str) -> str | None:
+        return files[path].data.decode() if path in files else None
+
+    project = parse_project(read(PYPROJECT) or "", root=directory, read=read)
+    library = templates()
+    made = {
+        runtime.dockerfile: File.text(render_dockerfile(runtime, project.normalized_name, library))
+        for runtime in read_runtimes(project, read).chosen()
+    }
+    return files.merge(made)
 
 
 def check_empty(directory: Path) -> None:

@@ -217,6 +217,12 @@ def _table(context: Context, result: "BuildResult") -> None:
     context.console.print(table)
 
 
+def tell_built(context: Context, result: "BuildResult") -> None:
+    """Say on stderr what was built and how it is run."""
+    _table(context, result)
+    _how_to_run(context, result)
+
+
 def _how_to_run(context: Context, result: "BuildResult") -> None:
     """Say as the last line how the first image is run: by the daemon that has it, else without one."""
     if not result.images:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from lockyard.adoption.lines import KERNEL, glibc_of
 from lockyard.distribution import parse_distribution, parse_line
-from lockyard.templates import SUFFIX, render
-from lockyard.tree import File, Tree
+from lockyard.starter.files import placed, rendered, subtree
+from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 
 FIRST = Version(0, 1, 0)
@@ -73,34 +73,18 @@ def start_files(start: CondaStart, assets: Tree) -> Tree:
         "links": start.links,
         "workflows": True,
     }
-    found: dict[str, File] = {}
-    for path, file in assets.items():
-        place, _, rest = path.partition("/")
-        if place == "release":
-            for item in image_types(start):
-                found[f"{release_dir(FIRST)}/{item.name}.{rest.removesuffix(SUFFIX)}"] = _file(
-                    path, file, {**values, "item": item}
-                )
-        elif place == "line":
-            made = _file(path, file, values)
-            # The first release has what `create` would copy from its template.
-            for root in (f"{_LINE}/v0.1", str(release_dir(FIRST))):
-                found[f"{root}/{rest.removesuffix(SUFFIX)}"] = made
-        elif place == "template":
-            found[f"{_LINE}/{rest.removesuffix(SUFFIX)}"] = _file(path, file, values)
-        else:
-            found[path.replace("dot-", ".", 1).removesuffix(SUFFIX)] = _file(path, file, values)
+    first, line = str(release_dir(FIRST)), f"{_LINE}/v0.1"
+    parts = {place: subtree(assets, place) for place in ("root", "template", "line", "release")}
+    found = dict(rendered(parts["root"], values))
+    found |= placed(_LINE, rendered(parts["template"], values))
+    # The first release has what `create` would copy from its template.
+    found |= {
+        path: file for root in (line, first) for path, file in placed(root, rendered(parts["line"], values)).items()
+    }
+    for item in image_types(start):
+        own = rendered(parts["release"], {**values, "item": item})
+        found |= {f"{first}/{item.name}.{path}": file for path, file in own.items()}
     tree = Tree(found)
-    _check(tree)
-    return tree
-
-
-def _check(tree: Tree) -> None:
     for path, parse in (("lockyard.toml", parse_distribution), (f"{_LINE}/variants.toml", parse_line)):
         parse(tree[path].data.decode(), source=path)
-
-
-def _file(path: str, file: File, values: Mapping[str, object]) -> File:
-    if not path.endswith(SUFFIX):
-        return file
-    return File(render(file.data.decode(), values, source=path).rstrip("\n").encode() + b"\n", file.mode)
+    return tree
