@@ -71,7 +71,7 @@ def start_files(start: CondaStart, assets: Tree) -> Tree:
         "types": image_types(start),
         "names": tuple(start.types),
         "links": start.links,
-        "workflows": True,
+        "workflows": False,
     }
     first, line = str(release_dir(FIRST)), f"{_LINE}/v0.1"
     parts = {place: subtree(assets, place) for place in ("root", "template", "line", "release")}
