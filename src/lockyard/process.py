@@ -1,23 +1,29 @@
 """Other programs, effects: the one place that starts processes. Argument lists only, a stated environment, a time limit."""
 
 import contextlib
+import functools
+import hashlib
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from lockyard import fs
 from lockyard.errors import BuildError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where system programs are looked for, whatever the caller's environment says."""
 _KEPT = 8 << 20  # bytes of output that are kept, from the end
 _GRACE = 10.0  # seconds for a program to end by itself
+_TEMPORARY_RE = re.compile(r"tmp-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +37,65 @@ class Completed:
     """Whether the line that was waited for came."""
 
 
+def temporary_name() -> str:
+    """Return a new name for what must not outlive this process, such as an image in a daemon: it says whose it is."""
+    return f"tmp-{_host()}-{os.getpid()}-{_started(os.getpid())}-{uuid.uuid4().hex[:8]}"
+
+
+def is_left_over(name: str) -> bool:
+    """Tell whether `name` ends with a temporary name of a process of this machine that is gone.
+
+    What belongs to another machine, or to another container of this one, is never left over.
+    """
+    match = _TEMPORARY_RE.search(name)
+    return match is not None and match[1] == _host() and _started(int(match[2])) != match[3]
+
+
+@contextlib.contextmanager
+def own_directory(parent: Path) -> Iterator[Path]:
+    """Give a private directory below `parent` and remove it at the end; what killed processes left there goes first."""
+    for path in fs.unfinished(parent):
+        if is_left_over(path.name.partition(".new-")[0]):
+            with contextlib.suppress(OSError):  # another process tidies, too
+                fs.remove(path)
+    with fs.temporary_directory(parent, temporary_name()) as place:
+        yield place
+
+
+@functools.cache
+def _host() -> str:
+    """Return what tells this machine, and where process numbers are private this container, from others."""
+    space = Path("/proc/self/ns/pid")
+    text = f"{socket.gethostname()} {space.readlink() if space.is_symlink() else ''}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process began, in ticks since the machine did; `None` when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[19]
+
+
 def find(name: str) -> str | None:
     """Return the path of a system program, `None` when it is not installed."""
     return shutil.which(name, path=PATH)
 
 
 def run(
-    argv: Sequence[str], *, env: Mapping[str, str], timeout: float | None = None, interactive: bool = False
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    timeout: float | None = None,
+    interactive: bool = False,
+    tidies: bool = False,
 ) -> Completed:
     """Run a program to its end; it and all that it started in its session are killed when time (seconds) is over.
 
-    `interactive` leaves it standard input and outputs of the caller.
+    `interactive` leaves it standard input and outputs of the caller. One that `tidies` is interrupted first and has ten
+    seconds to remove what it made elsewhere; also when the caller is interrupted.
 
     Raises:
         BuildError: it cannot be started.
@@ -63,14 +117,26 @@ def run(
         try:
             out, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
+            if tidies:
+                _interrupt(process)
             _kill(process, group=not interactive)
             out, _ = process.communicate()
             return Completed(128 + signal.SIGKILL, _text(out), timed_out=True)
         except BaseException:  # Ctrl-C above all: nothing goes on alone
+            if tidies:
+                _interrupt(process)
             _kill(process, group=not interactive)
             raise
     code = process.returncode
     return Completed(code if code >= 0 else 128 - code, _text(out))
+
+
+def _interrupt(process: "subprocess.Popen[bytes]") -> None:
+    """Do to a program and what it started as Ctrl-C does, and wait a while."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=_GRACE)
 
 
 def run_until(argv: Sequence[str], pattern: str, *, env: Mapping[str, str], timeout: float | None = None) -> Completed:

@@ -6,7 +6,9 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,9 @@ from lockyard.engines.daemon import DockerDaemon, open_containers
 from lockyard.engines.docker_build import MARK
 from lockyard.errors import BuildError, ImageTestError
 from lockyard.oci.layout import read_layout
+from lockyard.process import temporary_name
 from support.effects import RecordingLog
+from support.engine_cli import start, wait_for
 from support.engine_site import BASE, CLASSIC, FINISH, RELEASE, VERSION, Site, engine_base, make_site
 from support.require import need
 from support.team import check_team_images, team_base, write_team_release
@@ -185,7 +189,56 @@ def test_a_build_that_is_ended_leaves_nothing(site: Site, engine: DockerDaemon) 
         if "sleep 300" in container["Command"]:
             engine._api.wait(container["Id"], timeout=60)  # the engine is ending it
     assert not (site.root / "out").exists()
-    assert not [name for name in site.images() if name.endswith("-env")]
+    assert not [name for name in site.images() if "env-tmp" in name]
+
+
+def leftovers(site: Site, engine: DockerDaemon) -> list[str]:
+    """What only a running build or test may have: containers, images and files that are there for a while."""
+    containers = [f"{item['Names']} {item['Command']}" for item in engine._api.containers(all=True)]
+    images = [tag for item in engine._api.images() for tag in item["RepoTags"] or () if "tmp-" in tag]
+    places = (site.root.with_name("cache"), site.root / ".lockyard", site.root / "out")
+    files = [str(path) for place in places for path in place.rglob(".*.new-*")]
+    return [*containers, *images, *files]
+
+
+LONG = FINISH + "RUN echo in the long step; sleep 31557\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_build_leaves_nothing(site: Site, engine: DockerDaemon, number: signal.Signals) -> None:
+    """As a user does it: the command line, one signal; the engine's build ends, exit code 130, nothing is left."""
+    (site.release / "Dockerfile").write_text(LONG)
+    before = set(leftovers(site, engine))
+    process = start(site.root, "-v", "build", "1.0.0", environ={"DOCKER_HOST": os.environ.get("DOCKER_HOST", "")})
+    try:
+        wait_for(process, "| in the long step")
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, out.splitlines()[-1]) == (130, "interrupted"), out
+    assert set(leftovers(site, engine)) - before == set()
+    assert not (site.root / "out").exists()
+    assert site.images() == []
+
+
+def test_a_killed_build_is_cleaned_up_by_the_next_one(site: Site, engine: DockerDaemon) -> None:
+    """SIGKILL: the engine ends the build when its client is gone; the next build removes the environment image."""
+    (site.release / "Dockerfile").write_text(LONG)
+    before = set(leftovers(site, engine))
+    process = start(site.root, "-v", "build", "1.0.0", environ={"DOCKER_HOST": os.environ.get("DOCKER_HOST", "")})
+    try:
+        wait_for(process, "| in the long step")
+    finally:
+        process.kill()
+        process.communicate()
+    left = [item for item in set(leftovers(site, engine)) - before if "tmp-" in item]
+    assert left, "what is to be cleaned up"
+    (site.release / "Dockerfile").write_text(FINISH)
+    images = site.build(load=True).images
+    assert [image.image_type for image in images] == ["cpu", "gpu"]
+    assert set(leftovers(site, engine)) - before == set()
+    assert sorted(site.images()) == ["localhost/lockyard-site:1.0.0-cpu", "localhost/lockyard-site:1.0.0-gpu"]
 
 
 @pytest.mark.parametrize(("engine_name", "megabytes"), [("native", 4), ("docker", 14)])
@@ -203,7 +256,7 @@ def test_a_full_disk(site: Site, engine_name: str, megabytes: int) -> None:
         assert caught.value.details[0].endswith(f"bytes are free for the cache: {cache}")
         assert not (site.root / "out").exists()
         assert not [path for path in cache.rglob("*") if path.is_file() and "new" in path.name and path.stat().st_size]
-        assert not [name for name in site.images() if name.endswith("-env")]
+        assert not [name for name in site.images() if "env-tmp" in name]
         subprocess.run(["mount", "-o", "remount,size=200m", str(cache)], check=True)
         assert site.image(engines=EngineOptions(engine=engine_name)).layers > 1
     finally:
@@ -259,3 +312,45 @@ def test_dockerfile_tests_run_in_containers(site: Site, engine: DockerDaemon) ->
     }  # fmt: skip
     assert not [tag for item in engine._api.images() for tag in item["RepoTags"] or () if "lockyard-test" in tag]
     assert not engine._api.containers(all=True, filters={"label": MARK})
+
+
+def test_an_interrupted_test_run_leaves_nothing(site: Site, engine: DockerDaemon) -> None:
+    """Ctrl-C while a container runs: pytest in its own process has time to remove container and image."""
+    suite = site.root / "test" / "image"
+    suite.mkdir(parents=True)
+    (site.release / "Dockerfile").write_text(FINISH.replace("RUN", "# RUN"))
+    (suite / "slow.test.Dockerfile").write_text("ARG IMAGE\nFROM ${IMAGE}\nCMD sleep 31557\n")
+    site.build()
+    before = set(leftovers(site, engine))
+    events = engine._api.events(filters={"label": MARK, "event": "start"}, decode=True)
+    process = start(site.root, "test", "1.0.0", environ={"DOCKER_HOST": os.environ.get("DOCKER_HOST", "")})
+    try:
+        assert next(events)["Action"] == "start"
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        events.close()
+        process.kill()
+    assert process.returncode == 130, out
+    assert set(leftovers(site, engine)) - before == set()
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(engine: DockerDaemon) -> None:
+    code = "from lockyard import process; print(process.temporary_name())"
+    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    foreign = temporary_name().replace("tmp-", "tmp-0", 1)[:-1]  # of another machine
+    names = [dead, temporary_name(), foreign]
+    for name in names:
+        engine._api.tag(f"{BASE}:1", "localhost/lockyard-sweep", f"env-{name}")
+        engine._api.create_container(f"{BASE}:1", command=["true"], name=f"lockyard-{name}", labels={MARK: "test"})
+    try:
+        open_containers(os.environ, RecordingLog()).close()
+        containers = {item["Names"][0] for item in engine._api.containers(all=True, filters={"label": MARK})}
+        assert containers >= {f"/lockyard-{name}" for name in names[1:]}
+        assert f"/lockyard-{dead}" not in containers
+        tags = {tag for item in engine._api.images("localhost/lockyard-sweep") for tag in item["RepoTags"]}
+        assert tags == {f"localhost/lockyard-sweep:env-{name}" for name in names[1:]}
+    finally:
+        for name in names[1:]:
+            engine._api.remove_container(f"lockyard-{name}", force=True)
+            engine.remove_image(f"localhost/lockyard-sweep:env-{name}")

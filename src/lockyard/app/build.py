@@ -214,7 +214,7 @@ def _build_in_containers(release: _Release, job: _Job, containers: Builder) -> t
     toolbox.log.step(f"building {name} {platform} of {release.version} in {choice.engine}")
     start = time.monotonic()
     request, seconds = _prepared(release, job) if choice.kind == "finish" else (_bare_request(release, job), {})
-    image = f"{workspace.distribution.image}:{tag_of(release.line.variant(name), release.version, name)}"
+    image = _name_in_engine(release, job)
     engine = ContainerEngine(
         containers,
         NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log),
@@ -234,6 +234,15 @@ def _build_in_containers(release: _Release, job: _Job, containers: Builder) -> t
         kept = _Kept(file, text)
         request = replace(request, packages=packages)
     return _written(release, job, request, done.built, seconds, start, bases), kept
+
+
+def _name_in_engine(release: _Release, job: _Job) -> str:
+    """Return `IMAGE:TAG` for this machine's platform or the first; the others, built at the same time, get their own."""
+    variant = release.line.variant(job.image_type)
+    name = f"{release.workspace.distribution.image}:{tag_of(variant, release.version, job.image_type)}"
+    host = host_platform(machine_platform.machine())
+    first = host if host in variant.platforms else variant.platforms[0]
+    return name if job.platform == first else f"{name}-{job.platform}"
 
 
 def _keep_locks(release: _Release, kept: Sequence[_Kept]) -> None:

@@ -2,12 +2,11 @@
 
 import contextlib
 import threading
-import uuid
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from lockyard import fs
+from lockyard import fs, process
 from lockyard.app.images import suite_of, suite_place
 from lockyard.app.lock import release_locks
 from lockyard.app.workspace import Workspace, decode
@@ -155,7 +154,7 @@ class ImageBench:
             if self._containers is None:
                 self._containers = self._open.enter_context(contextlib.closing(self._toolbox.containers()))
                 layout = read_layout(self._session.layout)
-                self._image = f"{TEST_REPOSITORY}:{uuid.uuid4().hex}"
+                self._image = f"{TEST_REPOSITORY}:{process.temporary_name()}"
                 self._containers.load(layout.image, layout_blobs(layout), self._image)
                 self._open.callback(self._containers.remove_image, self._image)
                 self._files = fs.read_tree(self._session.suite)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lockyard import fs
+from lockyard import fs, process
 from lockyard.app.imagebench import ImageBench, session_of
 from lockyard.app.images import ImageResult, suite_place, tag_of
 from lockyard.app.staging import attach, read_record
@@ -146,7 +146,7 @@ def pulled_layout(
     cache, registry = _pulled(toolbox), _opener(toolbox, workspace, insecure=insecure)
     wanted = oci_platform(platform or host_platform(machine_platform.machine()))
     pulled = cache.open(name, wanted, registry)
-    with fs.temporary_directory(toolbox.cache_dir, "pulled") as place:
+    with process.own_directory(toolbox.cache_dir / "pulled") as place:
         write_layout(place, pulled.image, pulled.blobs)
         yield place
 

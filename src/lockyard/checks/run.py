@@ -9,7 +9,6 @@ import collections
 import json
 import os
 import sys
-import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -94,7 +93,9 @@ def run_dockerfile(containers: Containers, test: ImageTest, suite: Tree, *, imag
     directory = "" if settings.context == "." else f"{settings.context}/"
     files = {path.removeprefix(directory): file for path, file in suite.items() if path.startswith(directory)}
     files[_TEST_DOCKERFILE] = suite[test.path]
-    name = f"{TEST_REPOSITORY}:{uuid.uuid4().hex}"  # of this run alone: parallel runs remove only what is theirs
+    name = (
+        f"{TEST_REPOSITORY}:{process.temporary_name()}"  # of this run alone: parallel runs remove only what is theirs
+    )
     build = EngineBuild(
         what=test.name, name=name, dockerfile=_TEST_DOCKERFILE, args={settings.image_argument: image},
         network="default" if settings.network else "none",
@@ -243,7 +244,7 @@ def run_scripts(
         *(("-k", select) if select else ()),
     )  # fmt: skip
     env = {name: value for name, value in environ.items() if not name.startswith("PYTEST_")}
-    done = process.run(argv, env={**env, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, timeout=timeout)
+    done = process.run(argv, env={**env, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, timeout=timeout, tidies=True)
     data = fs.read_file(report)
     if select and done.exit_code == _NOTHING_COLLECTED:
         return SuiteRun((), done.output)

@@ -7,6 +7,7 @@ import datetime as dt
 import gc
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -336,6 +337,8 @@ def main() -> int:
     environ = dict(os.environ)
     # Plugins of whatever else is installed have no business here, and looking for them takes time.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # CI systems and `docker stop` end a job so: what is under way is ended and removed as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return run(sys.argv[1:], environ=environ)
 
 

@@ -189,7 +189,7 @@ def open_buildkit(
     place = cache_dir / "buildkit"
     with contextlib.ExitStack() as stack:
         fs.sweep_old(place)
-        stage = stack.enter_context(fs.temporary_directory(place))
+        stage = stack.enter_context(process.own_directory(place))
         made = BuildKit(
             tool, environment(environ, builder), stage, write_layout, builder=builder, secrets=secrets
         )  # fmt: skip

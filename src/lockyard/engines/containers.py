@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
+from lockyard import process
 from lockyard.engines.request import BuildRequest, BuiltImage, BuiltLayer, Engine, LayerCache
 from lockyard.errors import BuildError
 from lockyard.oci.classic import check_arguments, classic_context, context_blocks
@@ -74,7 +75,8 @@ class ContainerEngine:
         # Builders differ in what they make of .dockerignore in a tar: we apply it, and the Dockerfile is always there.
         files = Tree({**allowed(request.context), dockerfile: request.context[dockerfile]})
         args = dict(request.args)
-        temporary = f"{name}-env"
+        # Other platforms, other checkouts and other machines may build the same release in this engine just now.
+        temporary = f"{name.rpartition(':')[0]}:env-{process.temporary_name()}"
         with contextlib.ExitStack() as stack:
             if kind == "finish":
                 base_built = self._native.build(replace(request, dockerfile=None))
@@ -82,8 +84,8 @@ class ContainerEngine:
                     str(layer.diff_id): (layer, base_built.blobs[layer.descriptor.digest])
                     for layer in base_built.image.layers
                 }
-                self._containers.load(base_built.image, base_built.blobs, temporary)
                 stack.callback(self._containers.remove_image, temporary)
+                self._containers.load(base_built.image, base_built.blobs, temporary)
                 args["ENV_IMAGE"] = temporary
             elif kind == "classic":
                 files, more = classic_context(files, request.image_type, request.packages if locked else None)
@@ -111,9 +113,9 @@ class ContainerEngine:
         known = {str(layer.diff_id): (layer, base.blobs[layer.descriptor.digest]) for layer in base.image.layers}
         dockerfile = request.dockerfile_name.rsplit("/", 1)[-1]
         files = Tree({**allowed(request.context), dockerfile: request.context[dockerfile]})
-        temporary = f"{name}-below"
-        self._containers.load(base.image, base.blobs, temporary)
+        temporary = f"{name.rpartition(':')[0]}:below-{process.temporary_name()}"
         try:
+            self._containers.load(base.image, base.blobs, temporary)
             build = EngineBuild(
                 what=f"base of {request.image_type} {request.platform}", name=name, dockerfile=dockerfile,
                 args={**request.args, "BASE_IMAGE": temporary}, no_cache=no_cache,

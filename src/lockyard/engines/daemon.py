@@ -124,6 +124,7 @@ def open_containers(environ: Mapping[str, str], log: Log) -> DockerDaemon:
             f"no Docker daemon answers at {host}",
             hint="start one or set DOCKER_HOST; without one: a finish Dockerfile with no RUN (--engine native)",
         )
+    found.sweep()
     return found
 
 

@@ -8,11 +8,10 @@ import collections
 import contextlib
 import re
 import threading
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from lockyard import fs
+from lockyard import fs, process
 from lockyard.errors import BuildError
 from lockyard.oci.archive import ChunkStream, read_archive
 from lockyard.ports.containers import ContainerRun, EngineBuild, RunResult
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SHOWN_LINES = 40
 _STEP_RE = re.compile(r"Step \d+/\d+ : ")
+_RUNNING_RE = re.compile(r"^ ---> Running in ([0-9a-f]{12,64})$")
+_REMOVAL = 30.0  # seconds that the engine may take to remove a container
 _KEPT = 8 << 20  # bytes of a container's log that are kept, from the end
 MARK = "lockyard.run"
 """The label of every container that we start: what a killed run leaves can be found by it."""
@@ -63,10 +64,32 @@ class DockerBuilds:
                 labels=dict(build.labels), tag=build.name, rm=True, forcerm=True, decode=True, platform=build.platform,
                 network_mode=build.network, nocache=build.no_cache,
             )  # fmt: skip
-            with self._cancellable(responses):
-                return self._follow(messages, build, say)
+            running: list[str] = []
+            try:
+                with self._cancellable(responses):
+                    return self._follow(messages, build, say, running)
+            except BaseException:
+                # The engine ends a build whose client has gone, some time later: nobody waits for that but us.
+                with contextlib.suppress(Exception):
+                    self._end(running)
+                raise
 
-    def _follow(self, messages: Iterator[dict[str, Any]], build: EngineBuild, say: Callable[[str], None]) -> str:
+    def _end(self, containers: Sequence[str]) -> None:
+        """Remove the container that a build was at, if it is still there."""
+        import docker.errors
+
+        with self._connection() as (api, _):
+            for container in containers[-1:]:
+                with contextlib.suppress(docker.errors.NotFound):
+                    try:
+                        api.remove_container(container, force=True, v=True)
+                    except docker.errors.APIError:  # the engine is removing it
+                        api.wait(container, timeout=_REMOVAL, condition="removed")
+
+    def _follow(
+        self, messages: Iterator[dict[str, Any]], build: EngineBuild, say: Callable[[str], None], running: list[str]
+    ) -> str:
+        """Tell what the engine says and return the image's id; `running` gets the container of each step."""
         found = step = ""
         tail: collections.deque[str] = collections.deque(maxlen=SHOWN_LINES)
         for message in messages:
@@ -84,6 +107,7 @@ class DockerBuilds:
                     tail.clear()
                 else:
                     tail.append(plain)
+                running += _RUNNING_RE.findall(plain)
                 say(plain)
         if self._cancelled:
             raise BuildError(f"{build.what}: the build was ended")
@@ -157,7 +181,7 @@ class DockerBuilds:
             )  # fmt: skip
             made = api.create_container(
                 run.image, command=list(run.argv) or None, environment=dict(run.env), host_config=host,
-                name=f"lockyard-{uuid.uuid4().hex[:16]}", labels={MARK: run.label},
+                name=f"lockyard-{process.temporary_name()}", labels={MARK: run.label},
             )["Id"]  # fmt: skip
             try:
                 api.start(made)
@@ -205,6 +229,20 @@ class DockerBuilds:
 
         with docker_errors(), self._connection() as (api, _), contextlib.suppress(docker.errors.NotFound):
             api.remove_image(name, force=False, noprune=False)
+
+    def sweep(self) -> None:
+        """Remove what killed runs on this machine have left: their containers, and images that were only for them."""
+        import docker.errors
+
+        with docker_errors(), self._connection() as (api, _):
+            for container in api.containers(all=True, filters={"label": MARK}):
+                if any(map(process.is_left_over, container["Names"] or ())):
+                    with contextlib.suppress(docker.errors.APIError):  # another run sweeps at the same time
+                        api.remove_container(container["Id"], force=True, v=True)
+            names = [tag for item in api.images() for tag in item["RepoTags"] or ()]
+            for name in filter(process.is_left_over, names):
+                with contextlib.suppress(docker.errors.APIError):
+                    api.remove_image(name)
 
     def has_gpu(self) -> bool:
         """Tell whether containers can be given a GPU."""
