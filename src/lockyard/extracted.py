@@ -1,5 +1,6 @@
 """Extracted packages on disk, read safely: the `PackageReader` of `oci.contents`."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from lockyard.errors import BuildError
 from lockyard.oci.contents import FileStat
 
 CHUNK = 1 << 20
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_UNSAFE = frozenset({"", ".", ".."})
 
 
 class DirectoryReader:
@@ -21,13 +24,34 @@ class DirectoryReader:
     def stat(self, path: str) -> FileStat | None:
         """Return what `lstat` says, `None` for nothing."""
         try:
-            found = os.lstat(self._inside(path))
+            return _stat(os.lstat(self._inside(path)))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        mode = found.st_mode
-        kinds = (("file", stat.S_ISREG), ("symlink", stat.S_ISLNK), ("directory", stat.S_ISDIR))
-        kind = next((name for name, check in kinds if check(mode)), "other")
-        return FileStat(kind, stat.S_IMODE(mode), found.st_size)  # type: ignore[arg-type]  # the literals above
+
+    def load(self, path: str) -> tuple[FileStat, bytes | None] | None:
+        """Return what is there, `None` for nothing, with the bytes of a regular file of at most `CHUNK`.
+
+        Most files are small: this costs them half the system calls of `stat` and `chunks`.
+        """
+        try:
+            handle = os.open(self._inside(path), _FLAGS)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno not in {errno.ELOOP, errno.ENXIO}:  # a link, a socket
+                raise
+            found = self.stat(path)
+            return None if found is None else (found, None)
+        try:
+            found = _stat(os.fstat(handle))
+            data = None
+            if found.kind == "file" and found.size <= CHUNK:
+                data = os.read(handle, CHUNK + 1)
+                if len(data) != found.size:  # a signal came, or somebody writes to it
+                    data = None
+        finally:
+            os.close(handle)
+        return found, data
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a regular file, `None` when there is none."""
@@ -38,7 +62,7 @@ class DirectoryReader:
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """Give the bytes of a regular file in pieces of 1 MiB."""
-        handle = os.open(self._inside(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = os.open(self._inside(path), _FLAGS)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise BuildError(f"{self._root}/{path} is not a regular file")
@@ -52,12 +76,14 @@ class DirectoryReader:
         return os.fsencode(os.readlink(self._inside(path)))  # noqa: PTH115 - Path would turn ./x into x
 
     def _inside(self, path: str) -> str:
-        parts = path.split("/")
-        if any(part in {"", ".", ".."} for part in parts):
+        parent, _, name = path.rpartition("/")
+        if name in _UNSAFE:
             raise BuildError(f"path {path!r} leaves {self._root}")
-        parent = "/".join(parts[:-1])
-        if parent not in self._plain:
-            self._check(parts[:-1])
+        if parent not in self._plain or path.startswith("/"):
+            parts = path.split("/")[:-1]
+            if not _UNSAFE.isdisjoint(parts):
+                raise BuildError(f"path {path!r} leaves {self._root}")
+            self._check(parts)
         return f"{self._root}/{path}"
 
     def _check(self, parts: list[str]) -> None:
@@ -72,3 +98,10 @@ class DirectoryReader:
             if stat.S_ISLNK(mode):
                 raise BuildError(f"{self._root}: {directory} is a link that other paths lead through")
             self._plain.add(directory)
+
+
+def _stat(found: os.stat_result) -> FileStat:
+    mode = found.st_mode
+    kinds = (("file", stat.S_ISREG), ("symlink", stat.S_ISLNK), ("directory", stat.S_ISDIR))
+    kind = next((name for name, check in kinds if check(mode)), "other")
+    return FileStat(kind, stat.S_IMODE(mode), found.st_size)  # type: ignore[arg-type]  # the literals above

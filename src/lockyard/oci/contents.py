@@ -5,7 +5,6 @@ No files are opened here; a `PackageReader` gives the extracted package. Sources
 """
 
 import json
-import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ FileMode = Literal["text", "binary"]
 _OLD_PLACEHOLDER = "/opt/anaconda1anaconda2anaconda3"  # what a bare line of has_prefix stands for
 _NO_PREFIX: tuple[None, FileMode] = (None, "text")
 _HAS_PREFIX_RE = re.compile(r'(?:"([^"]+)"|(\S+))\s+(text|binary)\s+(?:"([^"]+)"|(.+))')
+_UNSAFE = frozenset({"", ".", ".."})
 _ENTRY_POINT_RE = re.compile(r"\s*([^=\s]+)\s*=\s*([\w.]+)\s*:\s*([\w.]+)\s*")
 
 
@@ -38,6 +38,9 @@ class PackageReader(Protocol):
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a regular file, `None` when there is none."""
+
+    def load(self, path: str) -> tuple[FileStat, bytes | None] | None:
+        """Return what is there, `None` for nothing, with the bytes of a regular file that is small (`chunks` for others)."""
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """Give the bytes of a regular file in pieces."""
@@ -170,14 +173,14 @@ def resolve(manifests: Sequence[Manifest]) -> tuple[tuple[Mapping[str, str], ...
 def _check_parents(
     path: str, owners: Mapping[str, list[int]], checked: set[str], name: Callable[[int], str], number: int
 ) -> None:
-    parent = posixpath.dirname(path)
+    parent = path.rpartition("/")[0]
     while parent and parent not in checked:
         if parent in owners:
             raise BuildError(
                 f"{path} of {name(number)} lies below {parent}, a file or link of {name(owners[parent][-1])}"
             )
         checked.add(parent)
-        parent = posixpath.dirname(parent)
+        parent = parent.rpartition("/")[0]
 
 
 def _paths(package: LockedPackage, reader: PackageReader) -> tuple[PackagePath, ...]:
@@ -256,10 +259,11 @@ def _json(package: LockedPackage, reader: PackageReader, path: str) -> dict[str,
 
 
 def _check_path(package: LockedPackage, path: str) -> None:
-    if any(part in {"", ".", ".."} for part in path.split("/")) or "\0" in path:
+    if not _UNSAFE.isdisjoint(path.split("/")) or "\0" in path:
         raise BuildError(f"{package.dist}: path {path!r} leaves the prefix")
     try:
-        path.encode()
+        if not path.isascii():
+            path.encode()
     except UnicodeEncodeError as error:
         raise BuildError(
             f"{package.dist}: path {path!r} is not UTF-8, so no conda-meta record can name it",

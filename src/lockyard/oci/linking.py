@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from lockyard.oci.tar import EPOCH, Entry
 LINKING_VERSION = 1
 """Goes into every cache key: raise it when the same package would give other files."""
 
+_KINDS = {"hardlink": "file", "softlink": "symlink", "directory": "directory"}
 _PYC_RE = re.compile(r"(.*/)?__pycache__/([^/]+)\.cpython-\d+\.pyc")
 _SCRIPT = """\
 {shebang}
@@ -101,7 +102,7 @@ class Linker:
                 }
             )  # fmt: skip
         records.sort(key=lambda record: record["_path"].split("/"))
-        body = _pretty(_prefix_record(manifest.package, records))
+        body = _prefix_record(manifest.package, records)
         yield self._regular(f"conda-meta/{manifest.package.dist}.json", body, 0o644)
 
     def history(self, packages: Iterable[LockedPackage], specs: Iterable[str], when: str) -> Entry:
@@ -140,10 +141,11 @@ class Linker:
     def _file(
         self, package: LockedPackage, item: PackagePath, place: str, reader: PackageReader, mtime: int
     ) -> _Linked:
-        stat = reader.stat(item.source)
-        expected = {"hardlink": "file", "softlink": "symlink", "directory": "directory"}[item.kind]
-        if stat is None or stat.kind != expected:
-            raise _damaged(package, item.source, f"is {stat.kind if stat else 'missing'}, not a {expected}")
+        loaded = reader.load(item.source)
+        expected = _KINDS[item.kind]
+        if loaded is None or loaded[0].kind != expected:
+            raise _damaged(package, item.source, f"is {loaded[0].kind if loaded else 'missing'}, not a {expected}")
+        stat, data = loaded
         record: dict[str, Any] = {"path_type": item.kind}
         if item.no_link:
             record["no_link"] = True
@@ -157,21 +159,25 @@ class Linker:
             record |= {"sha256_in_prefix": _sha256(target), "size_in_bytes": size}
             return _Linked(Entry(self._path(place), "symlink", 0o777, self.uid, self.gid, target=target), record)
         if item.placeholder is not None:
-            data = self._replaced(package, item, reader)
+            data = self._replaced(package, item, reader, data)
             digest = _sha256(data)
             if digest != item.sha256:
                 record["sha256_in_prefix"] = digest
             record |= {"size_in_bytes": len(data), "file_mode": item.file_mode, "prefix_placeholder": item.placeholder}
             return _Linked(self._regular(place, data, stat.mode, mtime), record)
-        record["size_in_bytes"] = stat.size if item.size is None else item.size
+        size = record["size_in_bytes"] = stat.size if item.size is None else item.size
+        if data is not None:
+            _check(package, item, record, _sha256(data), len(data))
+            return _Linked(self._regular(place, data, stat.mode, mtime), record)
         chunks = functools.partial(_verified, package, item, reader, record)
-        entry = Entry(
-            self._path(place), "file", stat.mode, self.uid, self.gid, mtime, record["size_in_bytes"], chunks=chunks
-        )
+        entry = Entry(self._path(place), "file", stat.mode, self.uid, self.gid, mtime, size, chunks=chunks)
         return _Linked(entry, record)
 
-    def _replaced(self, package: LockedPackage, item: PackagePath, reader: PackageReader) -> bytes:
-        data = b"".join(_verified(package, item, reader, {}))
+    def _replaced(self, package: LockedPackage, item: PackagePath, reader: PackageReader, data: bytes | None) -> bytes:
+        if data is None:
+            data = b"".join(_verified(package, item, reader, {}))
+        else:
+            _check(package, item, {}, _sha256(data), len(data))
         replace = replace_text if item.file_mode == "text" else replace_binary
         try:
             return replace(data, item.placeholder or "", self.prefix)
@@ -189,12 +195,17 @@ def _verified(
         state.update(chunk)
         size += len(chunk)
         yield chunk
-    if item.sha256 is not None and state.hexdigest() != item.sha256:
-        raise _damaged(package, item.source, f"has sha256 {state.hexdigest()}, not {item.sha256}")
+    _check(package, item, record, state.hexdigest(), size)
+
+
+def _check(package: LockedPackage, item: PackagePath, record: dict[str, Any], sha256: str, size: int) -> None:
+    """Check what was read of a file against `paths.json`; where that says no hash, the record does."""
+    if item.sha256 is not None and sha256 != item.sha256:
+        raise _damaged(package, item.source, f"has sha256 {sha256}, not {item.sha256}")
     if item.size is not None and size != item.size:
         raise _damaged(package, item.source, f"has {size} bytes, not {item.size}")
     if item.sha256 is None:
-        record["sha256_in_prefix"] = state.hexdigest()
+        record["sha256_in_prefix"] = sha256
 
 
 def _damaged(package: LockedPackage, path: str, what: str) -> HashMismatchError:
@@ -223,8 +234,12 @@ def _source_times(manifest: Manifest, reader: PackageReader) -> dict[str, int]:
     return times
 
 
-def _prefix_record(package: LockedPackage, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the content of `conda-meta/NAME-VERSION-BUILD.json`."""
+def _prefix_record(package: LockedPackage, records: list[dict[str, Any]]) -> bytes:
+    """Return `conda-meta/NAME-VERSION-BUILD.json`, as `json.dumps` with an indent of 2 and sorted keys would write it.
+
+    That is slow where it indents, and nearly all of the file are two long lists: these are written without indent, with separators
+    that indent. No string holds a separator: JSON escapes line breaks.
+    """
     optional = {
         "arch": package.arch,
         "constrains": list(package.constrains),
@@ -240,25 +255,34 @@ def _prefix_record(package: LockedPackage, records: list[dict[str, Any]]) -> dic
         "timestamp": package.timestamp,
         "track_features": " ".join(package.track_features),
     }
-    return {
+    head = {
         **{key: value for key, value in optional.items() if value not in (None, [], "")},
         "build": package.build,
         "build_number": package.build_number,
         "channel": package.channel,
         "depends": list(package.depends),
-        "files": [record["_path"] for record in records],
+        "files": [],
         "fn": package.file_name,
         "name": package.name,
-        "paths_data": {"paths": records, "paths_version": 1},
+        "paths_data": {"paths": [], "paths_version": 1},
         "requested_specs": [],
         "subdir": package.subdir,
         "url": package.url,
         "version": package.version,
     }
+    text = json.dumps(head, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    if records:
+        files = _dense([record["_path"] for record in records], ",\n    ")
+        text = text.replace('\n  "files": []', f'\n  "files": [\n    {files}\n  ]', 1)
+        paths = _dense(records, ",\n        ")[1:-1].replace("},\n        {", "\n      },\n      {\n        ")
+        paths = f"[\n      {{\n        {paths}\n      }}\n    ]"
+        text = text.replace('\n    "paths": []', f'\n    "paths": {paths}', 1)
+    return text.encode(errors="surrogateescape")
 
 
-def _pretty(value: object) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="surrogateescape")
+def _dense(items: Sequence[object], separator: str) -> str:
+    """Return the JSON of the items of a list without its brackets."""
+    return json.dumps(items, separators=(separator, ": "), sort_keys=True, ensure_ascii=False)[1:-1]
 
 
 def _sha256(data: bytes) -> str:

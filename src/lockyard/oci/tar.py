@@ -9,7 +9,9 @@ bytes are equal, never with 0, whose bytes depend on the machine.
 import collections
 import functools
 import hashlib
+import re
 import struct
+import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ ZSTD_LEVEL = 3
 BLOCK = 1 << 20
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, unknown system
 _ZEROS = bytes(512)
+_UNSAFE_RE = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)|\0")
+"""An empty component (so a slash at either end, too), `.`, `..`, or a NUL."""
+_HALF = 256
 _TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "directory": b"5"}
 
 Buffer = bytes | bytearray
@@ -210,8 +215,7 @@ def header(entry: Entry) -> bytes:
 
 
 def _check(entry: Entry) -> None:
-    parts = entry.path.split(b"/")
-    if b"" in parts or b".." in parts or b"." in parts or b"\0" in entry.path or b"\0" in entry.target:
+    if _UNSAFE_RE.search(entry.path) or b"\0" in entry.target:
         raise BuildError(f"unsafe path in a layer: {entry.path.decode(errors='replace')!r}")
 
 
@@ -236,7 +240,8 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 def _block(name: bytes, prefix: bytes, mode: int, entry: Entry, size: int, kind: bytes) -> bytes:
     """Return one 512-byte ustar block; numbers that do not fit are 0, their PAX record has them."""
-    uid, gid = (value if value < 8**7 else 0 for value in (entry.uid, entry.gid))
+    uid = entry.uid if entry.uid < 8**7 else 0
+    gid = entry.gid if entry.gid < 8**7 else 0
     mtime = entry.mtime if 0 <= entry.mtime < 8**11 else 0
     block = b"".join(
         (
@@ -248,11 +253,12 @@ def _block(name: bytes, prefix: bytes, mode: int, entry: Entry, size: int, kind:
             b"ustar\x0000",
             bytes(64),  # no user and group names
             b"0000000\x000000000\0",
-            prefix.ljust(155, b"\0"),
-            bytes(12),
+            prefix.ljust(167, b"\0"),  # and 12 that nothing uses
         )
     )
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+    # The low half of Adler-32 is 1 + the sum of the bytes, exact for 256 of them: far faster than `sum`.
+    total = (zlib.adler32(block[:_HALF]) & 0xFFFF) + (zlib.adler32(block[_HALF:]) & 0xFFFF) - 2
+    return b"%b%06o\0 %b" % (block[:148], total, block[156:])
 
 
 class _Hashed:

@@ -2,10 +2,12 @@
 
 import json
 import marshal
+import socket
 from pathlib import Path
 
 import pytest
 
+from lockyard import extracted
 from lockyard.errors import BuildError, HashMismatchError
 from lockyard.extracted import DirectoryReader
 from lockyard.oci.contents import Manifest, Python, read_manifest, resolve
@@ -39,6 +41,35 @@ def test_files_are_at_the_prefix_and_owned(tmp_path: Path) -> None:
     assert b"".join(found["opt/conda/bin/x"].chunks()) == b"/opt/conda"
     assert {(entry.uid, entry.gid) for entry in found.values()} == {(7, 8)}
     assert str(tmp_path) not in b"".join(found["opt/conda/conda-meta/a-1.0-0.json"].chunks()).decode()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_the_record_of_a_package_is_indented_json(count: int, tmp_path: Path) -> None:
+    names = ["share/a},\n        {", 'share/"é"\\', "share/c"][:count]
+    found = entries(Package("a", files={name: Node(b"x") for name in names}), tmp_path)
+    data = b"".join(found["opt/conda/conda-meta/a-1.0-0.json"].chunks())
+    record = json.loads(data)
+    assert sorted(record["files"]) == sorted(names)
+    assert data.decode() == json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def test_small_files_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extracted, "CHUNK", 4)
+    (tmp_path / "four").write_bytes(b"1234")
+    (tmp_path / "five").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("four")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+    reader = DirectoryReader(tmp_path)
+    found = {name: reader.load(name) for name in ("four", "five", "link", "socket", "none", "four/x")}
+    assert {name: item and (item[0].kind, item[0].size, item[1]) for name, item in found.items()} == {
+        "four": ("file", 4, b"1234"), "five": ("file", 5, None), "link": ("symlink", 4, None), "socket": ("other", 0, None),
+        "none": None, "four/x": None,
+    }  # fmt: skip
+    with pytest.raises(BuildError, match="leaves"):
+        reader.load("../four")
+    with pytest.raises(BuildError, match="leaves"):
+        reader.load("/four")
 
 
 @pytest.mark.parametrize(("old", "new"), [(b"true", b"fals"), (b"true", b"true!"), (b"true", b"")])
