@@ -23,10 +23,11 @@ _ASIDE = ".old"
 _LOOK_AGAIN = 0.02  # seconds
 
 
-def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
+def atomic_write(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Write `data` to `path` so that a reader sees the old or the new bytes, whatever is killed when.
 
-    Parents are made. Raises `OSError` as the system gives it.
+    Without `durable` a crash of the machine may leave a file that is cut short: for what is checked when it is read, and can be
+    made again. Waiting for the disk costs more than the write. Parents are made. Raises `OSError` as the system gives it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{_STAGE}")
@@ -35,7 +36,8 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
             stream.write(data)
             stream.flush()
             os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -9,11 +9,10 @@ import collections
 import json
 import os
 import sys
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockyard import fs, process
 from lockyard.checks.plan import TestOutcome
@@ -22,6 +21,9 @@ from lockyard.errors import BuildError, ImageTestError
 from lockyard.oci.classic import context_blocks
 from lockyard.ports.containers import ContainerRun, Containers, EngineBuild, Runner, RunRequest, RunResult
 from lockyard.tree import Tree
+
+if TYPE_CHECKING:
+    import xml.etree.ElementTree as ET
 
 SUITE_PLACE = "/lockyard/tests"
 CONTEXT_PLACE = "/lockyard/context.json"
@@ -173,6 +175,8 @@ def read_junit(report: bytes, *, classes: bool = True) -> tuple[TestOutcome, ...
         ImageTestError: it is malformed.
 
     """
+    import xml.etree.ElementTree as ET  # builds without tests do without it
+
     try:
         root = ET.fromstring(report)  # noqa: S314 - expat refuses entity bombs since 2.4.1; nothing external is loaded
     except ET.ParseError as error:
@@ -182,7 +186,7 @@ def read_junit(report: bytes, *, classes: bool = True) -> tuple[TestOutcome, ...
     )
 
 
-def _outcome(case: ET.Element, *, classes: bool) -> TestOutcome:
+def _outcome(case: "ET.Element", *, classes: bool) -> TestOutcome:
     name = "::".join(filter(None, (case.get("classname") if classes else None, case.get("name"))))
     for tag in ("failure", "error"):
         found = case.find(tag)
@@ -258,6 +262,8 @@ def run_scripts(
 
 def merge_reports(reports: Sequence[bytes]) -> bytes:
     """Return one JUnit report with the suites of all."""
+    import xml.etree.ElementTree as ET
+
     root = ET.Element("testsuites")
     for report in reports:
         root.extend(ET.fromstring(report).iter("testsuite"))  # noqa: S314 - read_junit has read it before

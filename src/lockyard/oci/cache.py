@@ -55,7 +55,7 @@ class BlobCache:
             "schema": SCHEMA, "media_type": blob.media_type, "digest": str(blob.digest), "size": blob.size,
             "diff_id": str(blob.diff_id), "uncompressed": blob.uncompressed,
         }  # fmt: skip
-        fs.atomic_write(self._root / "keys" / f"{name}.json", canonical_json(record))
+        fs.atomic_write(self._root / "keys" / f"{name}.json", canonical_json(record), durable=False)
         layer = Layer(Descriptor(blob.media_type, blob.digest, blob.size), blob.diff_id, comment)
         return CachedLayer(layer, path, blob.uncompressed, rebuilt=True)
 
@@ -68,7 +68,7 @@ class BlobCache:
             value = None
         if not isinstance(value, dict):
             value = dict(make())
-            fs.atomic_write(path, json.dumps(value, sort_keys=True).encode())
+            fs.atomic_write(path, json.dumps(value, sort_keys=True).encode(), durable=False)
         return value
 
     def _find(self, name: str, comment: str) -> CachedLayer | None:
@@ -105,7 +105,7 @@ class BlobCache:
                 blob = make(stream.write)
                 stream.flush()
                 os.fchmod(stream.fileno(), 0o444)  # hard-linked into layouts: nobody writes to it
-            # Not synchronised to the disk: a blob that a crash of the machine cut short is found when it is used.
+            # Nothing here is synchronised to the disk: what a crash of the machine cut short is found when it is used.
             path = directory / blob.digest.hex
             Path(part).replace(path)
         except BaseException:

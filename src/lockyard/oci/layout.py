@@ -118,7 +118,7 @@ def write_layout(
         _bring(blobs[layer.descriptor.digest], directory / layer.descriptor.digest.hex, layer.descriptor)
     small = {image.config_descriptor.digest: image.config_bytes, image.digest: image.manifest_bytes}
     for digest, data in small.items():
-        _write(directory / digest.hex, data)
+        _write(directory / digest.hex, data, durable=False)  # no more than the layers are; all are checked when read
     _write(path / "oci-layout", _MARK)
     for file_name, data in sorted((extra or {}).items()):
         _write(path / file_name, data)
@@ -129,9 +129,9 @@ def write_layout(
     return descriptor
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, *, durable: bool = True) -> None:
     if fs.read_file(path) != data:
-        fs.atomic_write(path, data)
+        fs.atomic_write(path, data, durable=durable)
 
 
 def _bring(source: Path, target: Path, descriptor: Descriptor) -> None:
