@@ -62,6 +62,7 @@ EDGE = {
     "pyrelease.uvtool",
     "pyrelease.poetry",
     "pyrelease.backend",
+    "pyrelease.index",
 }
 HOMES = {
     "subprocess": {"process", "engines.compiling"},

@@ -1,6 +1,7 @@
 """The use case of building a Python package: sdist and wheel, the same bytes every time, checked and tried."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lockyard.gitobjects import GitObjects
 from lockyard.gitwork import GitWork
 from lockyard.ports import Toolbox
 from lockyard.pyrelease import dist, requirements
-from lockyard.pyrelease.backend import build_distributions, twine_check
+from lockyard.pyrelease.backend import Backend, Kind, twine_check
 from lockyard.pyrelease.dist import DistFile
 from lockyard.pyrelease.files import state_dir
 from lockyard.pyrelease.project import PYPROJECT, Project, parse_project
@@ -89,13 +90,16 @@ def build_package(
     state = state_dir(project.root)
     with fs.temporary_directory(state, "build") as work:
         toolbox.log.step(f"Building {project.name} {project.version}")
-        files = _built(toolbox, options, tree, epoch, work / "first")
+        uv = Uv(toolbox.environ, options.index_url)
+        python = uv.create(work / "backend") if options.isolated else Path(sys.executable)
+        bench = _Bench(toolbox, options, uv, python, epoch)
+        files = bench.build(tree, work / "first")
         if options.verify:
-            _compare(files, _built(toolbox, options, tree, epoch, work / "second"))
+            _compare(files, bench.build(tree, work / "second"))
             toolbox.log.info("built twice: the same bytes")
         _check(toolbox, project, git, files, work)
         if options.try_out:
-            _try_out(toolbox, project, options, tree, files[1], work)
+            _try_out(toolbox, project, uv, tree, files[1], work)
         written = () if out is None else _keep(project, files, out)
     return PackageBuild(project.version, epoch, files, written)
 
@@ -123,15 +127,40 @@ def _file(path: Path) -> File | None:
     return File(path.read_bytes(), 0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
-def _built(toolbox: Toolbox, options: BuildOptions, tree: Tree, epoch: int, work: Path) -> tuple[DistFile, DistFile]:
-    source = work / "source"
-    fs.write_tree(tree, source)
-    _set_times(source, epoch)
-    sdist, wheel = build_distributions(
-        source, work / "out", environ=toolbox.environ, epoch=epoch, isolated=options.isolated,
-        index_url=options.index_url, log=toolbox.log,
-    )  # fmt: skip
-    return DistFile(sdist.name, dist.steady_sdist(sdist.data, epoch)), wheel
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Where builds happen: the Python that has the backend; the same for all builds of one command."""
+
+    toolbox: Toolbox
+    options: BuildOptions
+    uv: Uv
+    python: Path
+    epoch: int
+
+    def build(self, tree: Tree, work: Path) -> tuple[DistFile, DistFile]:
+        """Build the sdist of `tree`, and the wheel from that sdist."""
+        made = self._one("sdist", tree, work)
+        sdist = DistFile(made.name, dist.steady_sdist(made.data, self.epoch))
+        unpacked = Tree({path.partition("/")[2]: File(data) for path, data in dist.contents(sdist).items()})
+        return sdist, self._one("wheel", unpacked, work)
+
+    def _one(self, kind: Kind, tree: Tree, work: Path) -> DistFile:
+        source, out = work / kind, work / f"{kind}-out"
+        fs.write_tree(tree, source)
+        _set_times(source, self.epoch)
+        out.mkdir()
+        backend = Backend(source, self.python, environ=self.toolbox.environ, epoch=self.epoch, log=self.toolbox.log)
+        if self.options.isolated:
+            self.uv.install(self.python, *backend.requires())
+            wanted = backend.requires_for(kind)
+            if wanted:
+                self.uv.install(self.python, *wanted)
+        elif lacking := backend.lacking(kind):
+            raise BuildError(
+                f"the build needs {', '.join(lacking)}, and they are not installed here",
+                hint="without --no-isolation uv brings them",
+            )
+        return backend.build(kind, out)
 
 
 def _set_times(directory: Path, epoch: int) -> None:
@@ -156,20 +185,17 @@ def _check(toolbox: Toolbox, project: Project, git: GitWork, files: tuple[DistFi
         raise BuildError(f"{len(found)} things are wrong with the distributions", details=found[:30])
     for path in dist.left_out(git.tracked(), wheel):
         toolbox.log.warning(f"{path} is in the repository, and not in {wheel.name}")
-    paths = _write(files, work / "checked")
+    paths = write_distributions(files, work / "checked")
     twine_check(paths, toolbox.environ)
     counts = [f"{file.name}: {len(dist.contents(file))} files, {len(file.data):,} bytes" for file in files]
     for line in counts:
         toolbox.log.info(line)
 
 
-def _try_out(
-    toolbox: Toolbox, project: Project, options: BuildOptions, tree: Tree, wheel: DistFile, work: Path
-) -> None:
+def _try_out(toolbox: Toolbox, project: Project, uv: Uv, tree: Tree, wheel: DistFile, work: Path) -> None:
     """Install the wheel into a fresh environment, with what is locked where there is a lock, and import it."""
-    uv = Uv(toolbox.environ, options.index_url)
     python = uv.create(work / "environment")
-    (path,) = _write((wheel,), work / "wheel")
+    (path,) = write_distributions((wheel,), work / "wheel")
     locked = _locked(project, tree)
     if locked is not None:
         pins = work / "requirements.txt"
@@ -206,10 +232,11 @@ def _keep(project: Project, files: tuple[DistFile, ...], out: Path) -> tuple[Pat
     with project_lock(project.root):
         if not (out / ".gitignore").exists():
             fs.atomic_write(out / ".gitignore", b"*\n")
-        return _write(files, out)
+        return write_distributions(files, out)
 
 
-def _write(files: tuple[DistFile, ...], directory: Path) -> tuple[Path, ...]:
+def write_distributions(files: tuple[DistFile, ...], directory: Path) -> tuple[Path, ...]:
+    """Write distributions into a directory, and return their paths."""
     for file in files:
         fs.atomic_write(directory / file.name, file.data)
     return tuple(directory / file.name for file in files)

@@ -1,11 +1,11 @@
-"""`package build`."""
+"""`package build` and `package publish`."""
 
 import json
 from pathlib import Path
 
 import click
 
-from lockyard.cli.options import Context, index_option, json_option, pass_context
+from lockyard.cli.options import Context, dry_run_option, index_option, json_option, pass_context
 
 
 @click.command()
@@ -58,4 +58,55 @@ def build(
         context.emit("\n".join(map(str, done.written)))
 
 
-COMMANDS = (build,)
+@click.command()
+@click.option(
+    "--repository",
+    metavar="URL|NAME",
+    help="The index: an upload address, pypi, testpypi, or a name of the configuration or of ~/.pypirc [default: pypi].",
+)
+@click.option("--no-isolation", is_flag=True, help="Use the backend that is installed here.")
+@index_option
+@dry_run_option
+@json_option
+@pass_context
+def publish(
+    context: Context, *, repository: str | None, no_isolation: bool, index_url: str | None, dry_run: bool, as_json: bool
+) -> None:
+    r"""Publish the tagged version to a package index.
+
+    The tag of the version must name the current commit, and the work tree must have no changes. The distributions are built from
+    that commit and checked as `package build` does, then uploaded by twine with its own credentials (~/.pypirc, keyring,
+    TWINE_USERNAME and TWINE_PASSWORD, trusted publishing in CI). A version that the index has is refused (exit 3); an upload that
+    was cut goes on. A test index takes pre-releases only. Prints INDEX FILE SHA256, one uploaded file a line.
+
+    \b
+    Examples:
+      lockyard package publish --dry-run
+      lockyard package publish --repository testpypi
+      lockyard package publish --repository https://packages.example.com/pypi/team/
+    """
+    from lockyard.app.packagebuild import BuildOptions
+    from lockyard.app.packagepublish import publish_package
+
+    options = BuildOptions(isolated=not no_isolation, index_url=index_url)
+    done = publish_package(context.toolbox, context.project, options, index=repository, dry_run=dry_run)
+    names = [file.name for file in done.uploaded]
+    if dry_run:
+        context.toolbox.log.info(f"would upload to {done.target.upload}: {', '.join(names)}")
+    if as_json:
+        files = [
+            {
+                "name": file.name,
+                "sha256": file.sha256,
+                "size": len(file.data),
+                "uploaded": file.name in names and not dry_run,
+            }
+            for file in done.files
+        ]
+        answer = {"version": str(context.project.version), "index": done.target.upload, "files": files}
+        context.emit(json.dumps(answer, indent=1))
+    elif not dry_run:
+        context.emit("\n".join(f"{done.target.name} {file.name} {file.sha256}" for file in done.uploaded))
+
+
+COMMANDS = (build, publish)
