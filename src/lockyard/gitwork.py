@@ -35,6 +35,12 @@ class GitWork:
         """Return what differs from the last commit, in the words of `git status --short`; ignored files do not count."""
         return tuple(self._ask("status", "--porcelain=v1", "--untracked-files=all").splitlines())
 
+    def changed(self) -> tuple[str, ...]:
+        """Return the files below the root that differ from the last commit, new ones too, sorted."""
+        tracked = self._ask("diff", "--name-only", "-z", "--no-renames", "--relative", "HEAD")
+        new = self._ask("ls-files", "-z", "--others", "--exclude-standard")
+        return tuple(sorted({path for path in f"{tracked}\0{new}".split("\0") if path}))
+
     def files(self) -> tuple[str, ...]:
         """Return the files below the root that are tracked or could be, ignored ones left out, sorted."""
         text = self._ask("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate")

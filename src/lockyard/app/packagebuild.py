@@ -71,10 +71,12 @@ def build_package(
     revision: str | None = None,
     epoch: int | None = None,
     out: Path | None = None,
+    expect_changes: bool = False,
 ) -> PackageBuild:
     """Build the sdist and the wheel from the work tree, or from a revision, check them, and write them into `out`.
 
-    Ignored files never get in. `epoch` is the time of the commit where it is not given.
+    Ignored files never get in. `epoch` is the time of the commit where it is not given. Changes that are not committed give a
+    warning, unless they are expected.
 
     Raises:
         BuildError: the backend fails, a second build differs, the distributions are not as they should be, or cannot be used.
@@ -83,7 +85,7 @@ def build_package(
     """
     git = GitWork(project.root, toolbox.environ)
     epoch = git.time(revision or git.head()) if epoch is None else epoch
-    tree = _exported(toolbox, project, git, revision)
+    tree = _exported(toolbox, project, git, revision, expect_changes=expect_changes)
     project = parse_project(
         decode(tree[PYPROJECT].data, PYPROJECT), root=project.root, read=lambda path: _text(tree, path)
     )
@@ -104,13 +106,13 @@ def build_package(
     return PackageBuild(project.version, epoch, files, written)
 
 
-def _exported(toolbox: Toolbox, project: Project, git: GitWork, revision: str | None) -> Tree:
+def _exported(toolbox: Toolbox, project: Project, git: GitWork, revision: str | None, *, expect_changes: bool) -> Tree:
     """Return the files to build from."""
     if revision is not None:
         tree = GitObjects(project.root, toolbox.environ).read_tree(revision, "")
     else:
         changed = git.status()
-        if changed:
+        if changed and not expect_changes:
             toolbox.log.warning(f"built from the work tree, which differs from its commit in {len(changed)} files")
         tree = Tree({path: file for path in git.files() if (file := _file(project.root / path)) is not None})
     if PYPROJECT not in tree:

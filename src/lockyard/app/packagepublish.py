@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from packaging.version import Version
+
 from lockyard import fs
 from lockyard.app.package import refuse_dirty
 from lockyard.app.packagebuild import BuildOptions, build_package, write_distributions
-from lockyard.errors import ConfigError
+from lockyard.errors import ConfigError, VersionExistsError
 from lockyard.gitwork import GitWork
 from lockyard.ports import Toolbox
 from lockyard.pyrelease.backend import twine_upload
@@ -28,11 +30,11 @@ class Published:
 def publish_package(
     toolbox: Toolbox, project: Project, options: BuildOptions, *, index: str | None = None, dry_run: bool = False
 ) -> Published:
-    """Build the tagged version from its commit, and upload what the index lacks of it.
+    """Build the tagged version from its commit, and upload what the index lacks of it: nothing when it has the same bytes.
 
     Raises:
         ConfigError: the work tree has changes, no tag names the version here, or the version does not belong on this index.
-        VersionExistsError: the index has it.
+        VersionExistsError: the index has it with other bytes.
         BuildError: the distributions are not as they should be.
         RegistryError: the index refuses or cannot be asked.
 
@@ -44,9 +46,23 @@ def publish_package(
     listed = read_listing(target, project.name, toolbox.environ)
     files = build_package(toolbox, project, options, revision=commit).files
     lacking = missing_files(files, listed, project.version, target)
-    if not dry_run:
+    if lacking and not dry_run:
         _upload(toolbox, project, target, lacking)
     return Published(target, files, lacking)
+
+
+def refuse_published(published: Published, version: Version) -> None:
+    """Refuse a version of which the index lacked nothing.
+
+    Raises:
+        VersionExistsError: it did.
+
+    """
+    if not published.uploaded:
+        raise VersionExistsError(
+            f"{version} is on {published.target.name} already, with the same bytes",
+            details=[file.name for file in published.files], hint="there is nothing to do",
+        )  # fmt: skip
 
 
 def open_target(toolbox: Toolbox, project: Project, index: str | None) -> Target:

@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-PARTS = ("package_version", "package_lock", "package_dist", "package_images")
+PARTS = ("package_version", "package_lock", "package_dist", "package_images", "package_release")
 """The modules of `lockyard.cli` whose `COMMANDS` belong to the group."""
 
 

@@ -86,10 +86,11 @@ def publish(
       lockyard package publish --repository https://packages.example.com/pypi/team/
     """
     from lockyard.app.packagebuild import BuildOptions
-    from lockyard.app.packagepublish import publish_package
+    from lockyard.app.packagepublish import publish_package, refuse_published
 
     options = BuildOptions(isolated=not no_isolation, index_url=index_url)
     done = publish_package(context.toolbox, context.project, options, index=repository, dry_run=dry_run)
+    refuse_published(done, context.project.version)
     names = [file.name for file in done.uploaded]
     if dry_run:
         context.toolbox.log.info(f"would upload to {done.target.upload}: {', '.join(names)}")

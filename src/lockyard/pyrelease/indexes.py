@@ -108,23 +108,21 @@ def parse_listing(body: bytes, content_type: str, url: str) -> dict[str, str | N
 def missing_files(
     files: Iterable[DistFile], listed: Mapping[str, str | None], version: Version, target: Target
 ) -> tuple[DistFile, ...]:
-    """Return the files that the index lacks; an upload that was cut goes on.
+    """Return the files that the index lacks, none when it has all of them; an upload that was cut goes on.
 
     Raises:
-        VersionExistsError: the index has the version, wholly or with other bytes.
+        VersionExistsError: the index has the version with other bytes.
 
     """
     ours = {file.name: file for file in files}
     there = {name: digest for name, digest in listed.items() if _is_version(name, version)}
     other = [name for name, digest in there.items() if name not in ours or digest not in {ours[name].sha256, None}]
-    lacking = tuple(file for name, file in ours.items() if name not in there)
-    if other or (there and not lacking):
-        what = "with other bytes" if other else "with the same bytes"
+    if other:
         raise VersionExistsError(
-            f"{version} is on {target.name} already, {what}", details=sorted(other or there),
-            hint="a version is published once: lockyard package bump" if other else "there is nothing to do",
+            f"{version} is on {target.name} already, with other bytes", details=sorted(other),
+            hint="a version is published once: lockyard package bump",
         )  # fmt: skip
-    return lacking
+    return tuple(file for name, file in ours.items() if name not in there)
 
 
 def _is_version(name: str, version: Version) -> bool:
