@@ -28,9 +28,17 @@ class Published:
 
 
 def publish_package(
-    toolbox: Toolbox, project: Project, options: BuildOptions, *, index: str | None = None, dry_run: bool = False
+    toolbox: Toolbox,
+    project: Project,
+    options: BuildOptions,
+    *,
+    index: str | None = None,
+    dry_run: bool = False,
+    built: tuple[DistFile, ...] = (),
 ) -> Published:
     """Build the tagged version from its commit, and upload what the index lacks of it: nothing when it has the same bytes.
+
+    `built` are its distributions where they have just been built.
 
     Raises:
         ConfigError: the work tree has changes, no tag names the version here, or the version does not belong on this index.
@@ -44,7 +52,7 @@ def publish_package(
     refuse_dirty(git, "what is published is a commit")
     commit = check_tagged(git, project)
     listed = read_listing(target, project.name, toolbox.environ)
-    files = build_package(toolbox, project, options, revision=commit).files
+    files = built or build_package(toolbox, project, options, revision=commit).files
     lacking = missing_files(files, listed, project.version, target)
     if lacking and not dry_run:
         _upload(toolbox, project, target, lacking)

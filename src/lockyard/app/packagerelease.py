@@ -8,7 +8,7 @@ from packaging.version import Version
 from lockyard import fs
 from lockyard.app.package import BumpPlan, plan_version, reader, refuse_dirty
 from lockyard.app.packagepublish import open_target
-from lockyard.app.releasesteps import Release, StepOptions, run_step, undo
+from lockyard.app.releasesteps import Release, StepOptions, released_changelog, run_step, undo
 from lockyard.errors import ConfigError
 from lockyard.gitwork import GitWork
 from lockyard.ports import Toolbox
@@ -68,7 +68,7 @@ def plan_release(toolbox: Toolbox, project: Project, request: ReleaseRequest) ->
     index = request.index or table.index
     if index != NOWHERE:
         open_target(toolbox, replace(project, version=new), index)
-    has_runtimes = request.images and read(table.runtimes) is not None
+    has_runtimes = read(table.runtimes) is not None
     bump = plan_version(project, new, read)
     plan = ReleasePlan(
         kind=request.kind, name=project.name, old=str(project.version), new=str(new), tag=project.tag(new), start=start,
@@ -76,10 +76,12 @@ def plan_release(toolbox: Toolbox, project: Project, request: ReleaseRequest) ->
         branch=project.branch(new) if final else None,
         next=_next_version(project, new, start) if final else None,
         changelog=table.changelog if read(table.changelog) is not None else None,
-        runtimes=has_runtimes, publish=request.publish, index=None if index == NOWHERE else index,
+        runtimes=has_runtimes, images=has_runtimes and request.images, publish=request.publish, index=None if index == NOWHERE else index,
         remote=table.remote if git.has_remote(table.remote) else None, image_targets=request.image_targets,
     )  # fmt: skip
     _check_free(git, plan)
+    if plan.changelog is not None:  # hours before it is written
+        released_changelog(plan, read)
     return Planned(plan, bump)
 
 

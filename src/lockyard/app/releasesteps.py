@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from lockyard import process
+from lockyard import fs, process
 from lockyard.app.package import check_copies, open_project, plan_version, project_lock, refuse_dirty
 from lockyard.app.packagebuild import DIST, BuildOptions, build_package
 from lockyard.app.packagelock import LockOptions, plan_locks, write_locks
@@ -20,6 +20,7 @@ from lockyard.errors import BuildError, ConfigError, LockyardError
 from lockyard.gitwork import GitWork
 from lockyard.ports import Toolbox
 from lockyard.pyrelease import changelog
+from lockyard.pyrelease.dist import DistFile
 from lockyard.pyrelease.files import write_files
 from lockyard.pyrelease.plan import Done, Journal, ReleasePlan
 from lockyard.pyrelease.project import PYPROJECT, Project, Read, parse_project
@@ -154,15 +155,21 @@ def _dockerfiles(release: Release) -> Done:
 
 def _changelog(release: Release) -> Done:
     path = release.plan.changelog or ""
-    made = _released(release, path)
+    made = released_changelog(release.plan, release.reader(release.plan.base))
     _write(release, {path: made.text})
     return Done(f"{len(made.section.splitlines())} lines", (path,))
 
 
-def _released(release: Release, path: str) -> changelog.Released:
-    text = release.reader(release.plan.base)(path) or ""
-    plan = release.plan
-    return changelog.release(text, Version(plan.new), release.moment.date(), plan.tag, source=path)
+def released_changelog(plan: ReleasePlan, read: Read) -> changelog.Released:
+    """Return the changelog with the section of the release.
+
+    Raises:
+        ConfigError: it has no unreleased section, or says nothing of a final release.
+
+    """
+    path = plan.changelog or ""
+    day = dt.datetime.fromtimestamp(plan.moment, dt.UTC).date()
+    return changelog.release(read(path) or "", Version(plan.new), day, plan.tag, source=path)
 
 
 def _branch(release: Release) -> Done:
@@ -192,7 +199,7 @@ def _tag(release: Release) -> Done:
     git, plan = release.git, release.plan
     named = git.tag_commit(plan.tag)
     if named is None:
-        section = _released(release, plan.changelog).section if plan.changelog else ""
+        section = released_changelog(plan, release.reader(plan.base)).section if plan.changelog else ""
         git.tag(plan.tag, f"{plan.name} {plan.new}\n\n{section}".rstrip() + "\n", release.commit, release.moment)
     elif named != release.commit:
         raise ConfigError(f"the tag {plan.tag} names {named[:12]}, which is not this release")
@@ -224,7 +231,7 @@ def _distributions(release: Release) -> Done:
     done = build_package(
         release.toolbox, release.project, release.options.build, revision=release.commit, out=release.root / DIST
     )
-    return Done(", ".join(f"{file.name} sha256:{file.sha256}" for file in done.files))
+    return Done("\n".join(f"{file.name} {file.sha256}" for file in done.files))
 
 
 def _at_tag(release: Release) -> None:
@@ -242,7 +249,7 @@ def _images(release: Release) -> Done:
     _at_tag(release)
     bundles = release_options(release.project, BundleOptions(build=release.options.build))
     images = build_images(release.toolbox, release.project, bundles=bundles)
-    return Done(", ".join(f"{image.tag} {image.digest}" for image in images))
+    return Done("\n".join(f"{image.tag} {image.digest}" for image in images))
 
 
 def _publish_git(release: Release) -> Done:
@@ -255,9 +262,19 @@ def _publish_git(release: Release) -> Done:
 
 def _publish_index(release: Release) -> Done:
     _at_tag(release)
-    done = publish_package(release.toolbox, release.project, release.options.build, index=release.plan.index)
+    done = publish_package(
+        release.toolbox, release.project, release.options.build, index=release.plan.index, built=_kept(release)
+    )
     names = ", ".join(file.name for file in done.uploaded)
     return Done(f"{names} uploaded to {done.target.name}" if names else f"{done.target.name} has it")
+
+
+def _kept(release: Release) -> tuple[DistFile, ...]:
+    """Return the distributions in dist/ when they are, byte for byte, those that this release built and tried."""
+    said = dict(line.split() for line in release.journal.done["distributions"].said.splitlines())
+    held = {name: fs.read_file(release.root / DIST / name) for name in said}
+    files = [DistFile(name, data) for name, data in held.items() if data is not None]
+    return tuple(files) if all(said[file.name] == file.sha256 for file in files) and len(files) == len(said) else ()
 
 
 def _publish_images(release: Release) -> Done:

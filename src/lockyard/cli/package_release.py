@@ -106,7 +106,9 @@ def _new_plan(context: Context, request: "ReleaseRequest") -> "ReleasePlan":
 def _print_plan(context: Context, journal: "Journal") -> None:
     plan = journal.plan
     say = context.toolbox.log
-    say.step(f"Plan: the {plan.kind} release {plan.name} {plan.new}, from {plan.start} at {plan.base[:12]}")
+    say.step(
+        f"Plan: {'final release' if plan.kind == 'final' else 'pre-release'} {plan.name} {plan.new}, from {plan.start} at {plan.base[:12]}"
+    )
     for number, step in enumerate(plan.steps(), start=1):
         say.info(f"{number:2} {step:<14} {plan.describe(step)}{' (done)' if step in journal.done else ''}")
     if not plan.publish:

@@ -25,7 +25,8 @@ class ReleasePlan:
 
     `branch` is made for a final release, `next` is the development version that `start` (the branch it begins on) goes on
     with. `index` is where the distributions go, `None` for nowhere; `remote` where git pushes to, `None` for nowhere;
-    `image_targets` are repositories, none for those of `runtimes.yaml`.
+    `runtimes` says that there are Dockerfiles to generate, `images` that they are built; `image_targets` are
+    repositories, none for those of `runtimes.yaml`.
     """
 
     kind: Kind
@@ -40,6 +41,7 @@ class ReleasePlan:
     next: str | None = None
     changelog: str | None = None
     runtimes: bool = False
+    images: bool = False
     publish: bool = False
     index: str | None = None
     remote: str | None = None
@@ -63,9 +65,9 @@ class ReleasePlan:
     def steps(self) -> tuple[str, ...]:
         """Return the names of its steps, in order."""
         absent = {
-            "dockerfiles": not self.runtimes, "images": not self.runtimes, "changelog": self.changelog is None,
+            "dockerfiles": not self.runtimes, "images": not self.images, "changelog": self.changelog is None,
             "branch": self.branch is None, "next": self.next is None,
-            "publish-git": self.remote is None, "publish-index": self.index is None, "publish-images": not self.runtimes,
+            "publish-git": self.remote is None, "publish-index": self.index is None, "publish-images": not self.images,
         }  # fmt: skip
         return tuple(step for step in STEPS if not absent.get(step, False) and (self.publish or step not in PUBLISHING))
 
