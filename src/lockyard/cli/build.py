@@ -1,8 +1,9 @@
 """`build` and `run`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,16 +12,20 @@ from lockyard.cli.options import (
     Context,
     image_type_option,
     json_option,
+    one_or_more,
     pass_context,
     region_option,
-    version_argument,
+    versions_argument,
 )
 from lockyard.cli.output import human_size
+from lockyard.cli.wave import answer, image_line, image_value
 from lockyard.version import Version
 
 if TYPE_CHECKING:
-    from lockyard.app.images import BuildResult, ImageResult
-    from lockyard.app.publish import PublishResult
+    from lockyard.app.images import BuildResult
+    from lockyard.app.publish import PublishRequest, PublishResult
+    from lockyard.app.wave import Build
+    from lockyard.app.workspace import Workspace
 
 _PLATFORM = click.option(
     "--platform", "platforms", multiple=True, metavar="P", help="Only this conda platform, such as linux-64."
@@ -35,7 +40,10 @@ def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
 
 
 @click.command()
-@version_argument
+@versions_argument
+@click.option(
+    "--all-scheduled", is_flag=True, help="Every release that is scheduled; one that is not there is created."
+)
 @image_type_option
 @_PLATFORM
 @click.option("--target-ecr-repo", "targets", multiple=True, metavar="R", help="Publish there when all tests passed.")
@@ -69,7 +77,8 @@ def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
 def build(
     context: Context,
     *,
-    version: Version,
+    versions: tuple[Version, ...],
+    all_scheduled: bool,
     image_types: tuple[str, ...],
     platforms: tuple[str, ...],
     targets: tuple[str, ...],
@@ -85,13 +94,16 @@ def build(
     no_load: bool,
     workers: int | None,
     as_json: bool,
-) -> None:
-    r"""Build the images of a release, test them, and publish them where targets are given.
+) -> int:
+    r"""Build the images of a release, or of several, test them, and publish them where targets are given.
 
     Needs no daemon and no root. Each image becomes an OCI layout in out/VERSION/TYPE/PLATFORM/, the same bytes from any
     directory on any machine; layers that did not change come from the cache. Without a lock the release is locked first.
     A reachable Docker daemon (DOCKER_HOST) gets the images too, as IMAGE:VERSION-TYPE; only layers that it lacks are sent.
     Prints TYPE PLATFORM DIGEST PATH, one image a line, then REPOSITORY@DIGEST TAG for what was published.
+
+    Several releases share what they fetch, build and send. One that fails is not published; the others finish, and the exit
+    code is that of the first failure. --all-scheduled takes them from schedule.toml.
 
     \b
     Examples:
@@ -99,9 +111,12 @@ def build(
       lockyard build 1.4.2 --image-type cpu --skip-tests
       lockyard build 1.4.2 --target-ecr-repo registry.example.com/team/image
       lockyard build 1.4.2 --engine buildkit --builder cluster --secret id=PIP,env=PIP_TOKEN
+      lockyard build 1.4.3 1.5.1 2.0.0
+      lockyard build --all-scheduled --target-ecr-repo stage
     """
     from lockyard.app.build import build_release
     from lockyard.app.engines import EngineOptions
+    from lockyard.app.publish import PublishRequest
     from lockyard.engines.buildx import parse_secret
 
     if targets:
@@ -110,35 +125,79 @@ def build(
         resolve(context.workspace, targets, region=region)  # a typo is told before hours of building
     elif image_refs is not None:
         raise click.UsageError("--image-refs is for what is published: add --target-ecr-repo")
-    result = build_release(
-        context.toolbox,
-        context.workspace,
-        version,
-        image_types=image_types,
-        platforms=platforms,
-        skip_tests=skip_tests,
-        force=force,
-        build_args=build_args,
-        workers=workers,
-        load=not no_load,
-        package_dir=package_dir,
-        engines=EngineOptions(
-            engine=engine, builder=builder, secrets=tuple(map(parse_secret, secrets)), no_cache=force
-        ),
-    )
+    engines = EngineOptions(engine=engine, builder=builder, secrets=tuple(map(parse_secret, secrets)), no_cache=force)
+
+    def make(workspace: "Workspace", version: Version) -> "BuildResult":
+        return build_release(
+            context.toolbox,
+            workspace,
+            version,
+            image_types=image_types,
+            platforms=platforms,
+            skip_tests=skip_tests,
+            force=force,
+            build_args=build_args,
+            workers=workers,
+            load=not no_load,
+            package_dir=package_dir,
+            engines=engines,
+        )
+
+    request = PublishRequest(targets=targets, image_types=image_types, skip_tests=skip_tests, region=region)
+    if all_scheduled or len(versions) != 1:
+        return _wave(
+            context,
+            versions,
+            make,
+            request,
+            all_scheduled=all_scheduled,
+            force=force,
+            image_refs=image_refs,
+            as_json=as_json,
+        )
+    (version,) = versions
+    result = make(context.workspace, version)
     _table(context, result)
     if not as_json:
-        context.emit("\n".join(_line(context, image) for image in result.images))
-    published = None
-    if targets:
-        published = _publish(
-            context, version, image_types, targets, skip_tests=skip_tests, region=region, image_refs=image_refs
-        )
+        context.emit("\n".join(image_line(context, image) for image in result.images))
+    published = _publish(context, version, replace(request, image_refs=image_refs)) if targets else None
     if as_json:
         context.emit(_json(context, result, published))
     elif published is not None:
         context.emit("\n".join(published.lines))
     _how_to_run(context, result)
+    return 0
+
+
+def _wave(
+    context: Context,
+    versions: tuple[Version, ...],
+    make: "Build",
+    request: "PublishRequest",
+    *,
+    all_scheduled: bool,
+    force: bool,
+    image_refs: Path | None,
+    as_json: bool,
+) -> int:
+    """Build several releases, publish those that are green, and tell of all."""
+    from lockyard.app.publish import publish_release
+    from lockyard.app.wave import build_wave, scheduled_entries
+    from lockyard.cli.publish import tell_published
+
+    entries = scheduled_entries(context.workspace) if all_scheduled else ()
+    wanted = dict.fromkeys((*versions, *(entry.target for entry in entries)))
+
+    def publish(workspace: "Workspace", version: Version) -> "PublishResult":
+        result = publish_release(context.toolbox, workspace, version, request)
+        tell_published(context, result)
+        return result
+
+    outcomes = build_wave(
+        context.toolbox, context.workspace, one_or_more(tuple(wanted)), make, publish if request.targets else None,
+        scheduled=entries, force=force,
+    )  # fmt: skip
+    return answer(context, outcomes, image_refs=image_refs, as_json=as_json)
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True})
@@ -166,32 +225,11 @@ def run_command(context: Context, *, version: Version, image_type: str | None, c
 
 
 def _json(context: Context, result: "BuildResult", published: "PublishResult | None") -> str:
-    from lockyard.app.testing import summary
     from lockyard.cli.publish import publish_value
 
-    root = context.workspace.root
-    images: list[dict[str, Any]] = [
-        {
-            "image_type": image.image_type,
-            "platform": image.platform,
-            "tag": image.tag,
-            "digest": image.digest,
-            "layout": str(image.layout.relative_to(root)),
-            "layers": image.layers,
-            "rebuilt": image.rebuilt,
-            "size": image.size,
-            "tests": summary(image.tests) if image.tests else None,
-            "skipped": image.skipped or None,
-            "loaded": image.loaded or None,
-        }
-        for image in result.images
-    ]
+    images = [image_value(context, image) for image in result.images]
     pushed = publish_value(published) if published is not None else None
     return json.dumps({"schema": 1, "version": str(result.version), "images": images, "published": pushed}, indent=1)
-
-
-def _line(context: Context, image: "ImageResult") -> str:
-    return f"{image.image_type} {image.platform} {image.digest} {image.layout.relative_to(context.workspace.root)}"
 
 
 def _table(context: Context, result: "BuildResult") -> None:
@@ -241,22 +279,10 @@ def _how_to_run(context: Context, result: "BuildResult") -> None:
     say.info(f"run it here: lockyard run {result.version} --image-type {image.image_type} -- python")
 
 
-def _publish(
-    context: Context,
-    version: Version,
-    image_types: tuple[str, ...],
-    targets: tuple[str, ...],
-    *,
-    skip_tests: bool,
-    region: str | None,
-    image_refs: Path | None,
-) -> "PublishResult":
-    from lockyard.app.publish import PublishRequest, publish_release
+def _publish(context: Context, version: Version, request: "PublishRequest") -> "PublishResult":
+    from lockyard.app.publish import publish_release
     from lockyard.cli.publish import tell_published
 
-    request = PublishRequest(
-        targets=targets, image_types=image_types, skip_tests=skip_tests, region=region, image_refs=image_refs
-    )
     result = publish_release(context.toolbox, context.workspace, version, request)
     tell_published(context, result)
     return result

@@ -119,6 +119,29 @@ def optional_version_argument(function: F) -> F:
     return click.argument("version", type=VERSION, required=False, metavar="[VERSION]")(option(wrapper))  # type: ignore[return-value]  # click's decorators keep the callable
 
 
+def versions_argument(function: F) -> F:
+    """Give the command `versions`, positional or by `--target-patch-version`, each once; there may be none."""
+
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any, versions: tuple[Version, ...], target_patch_versions: tuple[Version, ...], **kwargs: Any
+    ) -> Any:
+        return function(*args, versions=tuple(dict.fromkeys((*versions, *target_patch_versions))), **kwargs)
+
+    option = click.option(
+        "--target-patch-version", "target_patch_versions", type=VERSION, multiple=True, metavar="V",
+        help="A release, the same as the argument.",
+    )  # fmt: skip
+    return click.argument("versions", type=VERSION, nargs=-1, metavar="[VERSION]...")(option(wrapper))  # type: ignore[return-value]  # click's decorators keep the callable
+
+
+def one_or_more(versions: tuple[Version, ...]) -> tuple[Version, ...]:
+    """Refuse a command line that names no release."""
+    if not versions:
+        raise click.UsageError("which release? Give VERSION or --target-patch-version V")
+    return versions
+
+
 def image_type_option(function: F) -> F:
     """Give the command `image_types`."""
     return click.option(

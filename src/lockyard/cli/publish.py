@@ -11,19 +11,23 @@ from lockyard.cli.options import (
     dry_run_option,
     image_type_option,
     json_option,
+    one_or_more,
     pass_context,
     region_option,
     version_argument,
+    versions_argument,
 )
+from lockyard.cli.wave import answer
 from lockyard.version import Version
 
 if TYPE_CHECKING:
     from lockyard.app.promote import PromoteResult
     from lockyard.app.publish import PublishResult
+    from lockyard.app.workspace import Workspace
 
 
 @click.command("push")
-@version_argument
+@versions_argument
 @click.option(
     "--target-ecr-repo", "targets", multiple=True, metavar="R",
     help="Where to: an alias of [tool.lockyard.repositories], HOST/NAME or oci:DIR below the root (repeatable).",
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
 def push(
     context: Context,
     *,
-    version: Version,
+    versions: tuple[Version, ...],
     targets: tuple[str, ...],
     source: str | None,
     image_types: tuple[str, ...],
@@ -59,12 +63,13 @@ def push(
     image_refs: Path | None,
     dry_run: bool,
     as_json: bool,
-) -> None:
-    r"""Publish the tested images of a release.
+) -> int:
+    r"""Publish the tested images of a release, or of several.
 
     Blobs and manifests go first, then the exact tags of all repositories, then the floating tags. Layers that a repository
     has are not sent again, and an interrupted push goes on when it is run again. An image is published only when its test
-    record belongs to exactly these bytes. stdout has one REPOSITORY@DIGEST TAG a line.
+    record belongs to exactly these bytes. stdout has one REPOSITORY@DIGEST TAG a line. Of several releases one that cannot be published
+    leaves the others alone; the exit code is that of the first failure.
 
     \b
     Examples:
@@ -72,6 +77,7 @@ def push(
       lockyard push 1.4.2 --target-ecr-repo first --target-ecr-repo second
       lockyard push 1.4.2 --target-ecr-repo oci:registry/first --image-type cpu
       lockyard push 1.4.2 --from stage --target-ecr-repo production
+      lockyard push 1.4.3 1.5.1 --target-ecr-repo production
     """
     from lockyard.app.publish import PublishRequest, publish_release
 
@@ -85,16 +91,27 @@ def push(
         insecure=insecure,
         attach=not no_sbom,
         region=region,
-        image_refs=image_refs,
+        image_refs=image_refs if len(versions) == 1 else None,
     )
-    result = publish_release(context.toolbox, context.workspace, version, request)
-    tell_published(context, result)
+
+    def publish(workspace: "Workspace", version: Version) -> "PublishResult":
+        result = publish_release(context.toolbox, workspace, version, request)
+        tell_published(context, result)
+        return result
+
+    if len(one_or_more(versions)) > 1:
+        from lockyard.app.wave import publish_wave
+
+        outcomes = publish_wave(context.toolbox, context.workspace, versions, publish)
+        return answer(context, outcomes, image_refs=None if dry_run else image_refs, as_json=as_json)
+    result = publish(context.workspace, versions[0])
     if as_json:
         context.emit(json.dumps(publish_value(result), indent=2, sort_keys=True))
     elif dry_run:
         context.emit("\n".join(result.plan.lines()))
     else:
         context.emit("\n".join(result.lines))
+    return 0
 
 
 def tell_published(context: Context, result: "PublishResult") -> None:
