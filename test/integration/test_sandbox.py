@@ -182,10 +182,11 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(runner: Runne
 
 
 KILLED = """
-import sys
+import signal, sys
 from pathlib import Path
 from support.effects import RecordingLog
 from lockyard.engines.sandbox import open_sandbox
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 from lockyard.ports.containers import RunRequest
 layout, cache, pipes = map(Path, sys.argv[1:])
 with open_sandbox(layout, cache_dir=cache, log=RecordingLog()) as runner:

@@ -1,0 +1,96 @@
+"""The tutorial, README and how-to pages, run block by block as a reader does."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.pages import Command, commands, run_page
+from support.require import ROOT, need
+
+pytestmark = pytest.mark.integration
+
+PAGES = sorted(page for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if page.name != "CHANGELOG.md")
+
+
+def steps(page: Path) -> list[Command]:
+    return [command for command in commands(page) if command.place]
+
+
+def environment(**more: str | Path) -> dict[str, str]:
+    """A reader's: no setting of Lockyard, its commands on the path, no colours, wide lines."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("LOCKYARD_", "GIT_"))}
+    env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}", "COLUMNS": "200", "NO_COLOR": "1"}
+    identity = {
+        f"GIT_{who}_{what}": f"reader{at}example.com"
+        for who in ("AUTHOR", "COMMITTER")
+        for what, at in (("NAME", " "), ("EMAIL", "@"))
+    }
+    return env | identity | {name: str(value) for name, value in more.items()}
+
+
+@pytest.fixture(scope="module")
+def made_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make demo` leaves, its downloads kept between runs."""
+    from support.demo import demo_base, demo_cache, demo_channel
+
+    need("debian", "sandbox")
+    place = tmp_path_factory.mktemp("demo")
+    (place / "base").mkdir()
+    (place / "channel").symlink_to(demo_channel())
+    (place / "base" / "debian.tar.zst").symlink_to(demo_base())
+    (place / "work").symlink_to(demo_cache() / "work")
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "demo.py", "--directory", place],
+        capture_output=True, text=True, check=False, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place
+
+
+@pytest.fixture
+def demo(made_demo: Path, tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A copy of the demo's distribution beside its channel and base, a git repository as every distribution."""
+    work = tmp_path / "data-science"
+    shutil.copytree(made_demo / "data-science", work, symlinks=True)
+    for name in ("channel", "base"):
+        (tmp_path / name).symlink_to(made_demo / name)
+    env = environment(LOCKYARD_CACHE_DIR=made_demo / "cache")
+    committed(work, env)
+    return work, env
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A checkout of this repository's own distribution, offline."""
+    work = tmp_path / "checkout"
+    work.mkdir()
+    for name in ("build_artifacts", "template", "test/image"):
+        shutil.copytree(ROOT / name, work / name, symlinks=True)
+    for name in ("pyproject.toml", "CHANGELOG-cpu.md", "CHANGELOG-gpu.md", "RELEASE-NOTE.md"):
+        if (ROOT / name).exists():
+            shutil.copy2(ROOT / name, work / name)
+    env = environment(LOCKYARD_CACHE_DIR=tmp_path / "cache")
+    committed(work, env)
+    return work, env
+
+
+def committed(work: Path, env: dict[str, str]) -> None:
+    (work / ".gitignore").write_text("out/\n.lockyard/\nregistry/\nchannel\nbase\n")
+    for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "All releases so far"]):
+        subprocess.run(["git", *args], cwd=work, env=env, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if steps(page)], ids=lambda page: str(page.relative_to(ROOT)))
+def test_page(page: Path, request: pytest.FixtureRequest) -> None:
+    """Each command of the page does what the page says, in the place that the page names."""
+    todo = steps(page)
+    for place in dict.fromkeys(command.place for command in todo):
+        work, env = request.getfixturevalue(str(place))
+        mine = [command for command in todo if command.place == place]
+        problems = [problem for result in run_page(mine, work, env) if (problem := result.problem())]
+        assert not problems, "\n\n".join(problems)
