@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tarfile
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from support.pages import Command, commands, run_page
-from support.require import ROOT, need
+from support.require import ROOT, SHARED, need
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +54,7 @@ def made_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def demo(made_demo: Path, tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+def demo(made_demo: Path, tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A copy of the demo's distribution beside its channel and base, a git repository as every distribution."""
     work = tmp_path / "data-science"
     shutil.copytree(made_demo / "data-science", work, symlinks=True)
@@ -79,8 +80,20 @@ def reference(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return work, env
 
 
-def committed(work: Path, env: dict[str, str]) -> None:
-    (work / ".gitignore").write_text("out/\n.lockyard/\nregistry/\nchannel\nbase\n")
+@pytest.fixture
+def upstream(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """The real releases of a public distribution, as its own repository had them."""
+    need("realdata")
+    work = tmp_path / "upstream"
+    with tarfile.open(SHARED / "upstream-releases.tar.xz") as archive:
+        archive.extractall(work, filter="data")
+    env = environment(LOCKYARD_CACHE_DIR=tmp_path / "cache")
+    committed(work, env, ignored="")
+    return work, env
+
+
+def committed(work: Path, env: dict[str, str], ignored: str = "out/\n.lockyard/\nregistry/\nchannel\nbase\n") -> None:
+    (work / ".gitignore").write_text(ignored)
     for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "All releases so far"]):
         subprocess.run(["git", *args], cwd=work, env=env, check=True, capture_output=True)
 
@@ -90,7 +103,7 @@ def test_page(page: Path, request: pytest.FixtureRequest) -> None:
     """Each command of the page does what the page says, in the place that the page names."""
     todo = steps(page)
     for place in dict.fromkeys(command.place for command in todo):
-        work, env = request.getfixturevalue(str(place))
+        work, env = cast("tuple[Path, dict[str, str]]", request.getfixturevalue(str(place)))
         mine = [command for command in todo if command.place == place]
         problems = [problem for result in run_page(mine, work, env) if (problem := result.problem())]
         assert not problems, "\n\n".join(problems)

@@ -16,7 +16,7 @@ PAGES = [
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"))
     if page.name not in {"CHANGELOG.md", "commands.md"} and "build_artifacts" not in page.parts
 ]
-PLACES = {"demo", "reference", "labservice", "empty"}
+PLACES = {"demo", "reference", "upstream"}
 
 
 def lockyards(text: str) -> Iterator[list[str]]:
@@ -37,7 +37,7 @@ def lockyards(text: str) -> Iterator[list[str]]:
 def problem_of(args: list[str], where: str) -> str | None:
     """Parse a command line as click does; no value is looked at, nothing runs."""
     command: click.Command = root_command
-    context, rest = click.Context(command), args
+    context, rest = click.Context(command, **command.context_settings), args
     try:
         while True:
             _, rest, _ = command.make_parser(context).parse_args(rest)
@@ -47,7 +47,7 @@ def problem_of(args: list[str], where: str) -> str | None:
                 return f"{where}: lockyard {shlex.join(args)}: unexpected {rest[0]}"
             _, found, rest = command.resolve_command(context, rest)
             assert found is not None
-            command, context = found, click.Context(found, parent=context)
+            command, context = found, click.Context(found, parent=context, **found.context_settings)
     except click.UsageError as error:
         return f"{where}: lockyard {shlex.join(args)}: {error.message}"
 
