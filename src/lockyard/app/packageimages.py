@@ -115,7 +115,7 @@ def release_options(project: Project, options: BundleOptions = DEFAULT_BUNDLE) -
     """Return how the images of a release are bundled: with the wheel that was built for it, under its version.
 
     Raises:
-        ConfigError: a runtime has a version of its own that is not the release's.
+        ConfigError: a runtime has a version of its own that is not the release's, or no tag can have the version.
 
     """
     version = str(project.version)
@@ -125,6 +125,7 @@ def release_options(project: Project, options: BundleOptions = DEFAULT_BUNDLE) -
                 f"{runtime.where('version')}: {runtime.name} has version {runtime.version}, and the release is {version}",
                 hint="leave the key out: images of a release have its version",
             )
+        exact_tag(version, runtime.suffix)
     return replace(options, version=version, from_dist=True)
 
 

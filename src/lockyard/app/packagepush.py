@@ -148,10 +148,10 @@ def publish_images(
         if not request.dry_run:
             stack.enter_context(fs.lock(state / f"{OUT}-{version}.lock"))
         # Everything is checked before the first byte goes out.
-        built = {group: _read(project, group, request) for group in groups}
-        for number, group in enumerate(groups):
+        ready = [(group, _read(project, group, request)) for group in groups]
+        for number, (group, built) in enumerate(ready):
             journal = state / f"{OUT}-{version}-{number}.jsonl"
-            done.append(_publish(toolbox, workspace, project, group, built[group], request, journal))
+            done.append(_publish(toolbox, workspace, project, group, built, request, journal))
     reports = [item.report for item in done if item.report is not None]
     result = PackagePushResult(
         version=str(version), plans=tuple(plan for item in done for plan in item.plans),

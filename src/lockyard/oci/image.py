@@ -180,7 +180,7 @@ class Image:
         config = self.config
         config["rootfs"]["diff_ids"] += [str(layer.diff_id) for layer in layers]
         entries = [{"created": created, "created_by": layer.comment} for layer in layers]
-        config["history"] = [*(config.get("history") or []), *entries]
+        config["history"] = [*self._history(), *entries]
         return Image.of(config, (*self.layers, *layers))
 
     def with_config(self, **members: Any) -> "Image":
@@ -198,11 +198,15 @@ class Image:
         """Return the image with another time of making (RFC 3339)."""
         return Image.of({**self.config, "created": created}, self.layers)
 
+    def _history(self) -> list[dict[str, Any]]:
+        """Return the history; where there is none (it is optional) the layers that are there get an entry, so that it fits."""
+        return self.config.get("history") or [{"created_by": layer.comment} for layer in self.layers]
+
     def with_history(self, created_by: str, *, created: str) -> "Image":
         """Return the image with a history entry for a step that made no layer."""
         config = self.config
         entry = {"created": created, "created_by": created_by, "empty_layer": True}
-        config["history"] = [*(config.get("history") or []), entry]
+        config["history"] = [*self._history(), entry]
         return Image.of(config, self.layers)
 
     def normalized(self) -> "Image":

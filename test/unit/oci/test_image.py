@@ -30,6 +30,14 @@ def image() -> Image:
     return empty_image(oci_platform("linux-64"), WHEN).append(layer(b"one"), layer(b"two"), created=WHEN)
 
 
+def test_a_base_without_a_history(image: Image) -> None:
+    """The history is optional; what is built on such a base fits all the same."""
+    bare = Image.of({key: value for key, value in image.config.items() if key != "history"}, image.layers)
+    changed = bare.with_history("ENV A=b", created=WHEN).append(layer(b"three"), created=WHEN)
+    assert bare.validate() == changed.validate() == bare.append(layer(b"three"), created=WHEN).validate() == []
+    assert len(changed.config["history"]) == 4
+
+
 def test_changes_return_new_images(image: Image) -> None:
     changed = image.with_config(Env=["A=b"], User="1")
     assert changed.digest != image.digest
