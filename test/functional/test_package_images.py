@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lockyard.app.packagebuild import BuildOptions, build_package
 from lockyard.app.packagepush import PackagePush, publish_images
 from lockyard.cli.root import make_toolbox, run
 from lockyard.ports import Log, Toolbox
@@ -39,7 +40,11 @@ class Inside:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_lab(tmp_path_factory.mktemp("lab"), template="native").root
+    """With the wheel of its version in `dist/`, as `package build` leaves it."""
+    lab = make_lab(tmp_path_factory.mktemp("lab"), template="native")
+    options = BuildOptions(isolated=False, verify=False, try_out=False)
+    build_package(lab.toolbox, lab.project, options, out=lab.root / "dist")
+    return lab.root
 
 
 @pytest.fixture
@@ -181,6 +186,7 @@ def test_untested_images_get_exact_tags_only(lab: Lab, call: Call) -> None:
 def test_an_exact_tag_never_moves(lab: Lab, call: Call) -> None:
     assert call(*to("oci:registry/first"))[0] == 0
     before = tags(lab, "first")
+    shutil.rmtree(lab.root / "dist")
     lab.edit("src/labservice/device.py", "driver sees", "driver has")
     lab.commit()
     code, _, err = call(*TWO)
@@ -291,6 +297,7 @@ def test_a_changed_image_is_refused(lab: Lab, call: Call) -> None:
 def test_a_damaged_layout_is_built_again(lab: Lab, call: Call) -> None:
     assert call("client")[0] == 0
     before = sorted((lab.root / "out/package/0.1.0/client/linux-64/blobs/sha256").iterdir())
+    before[0].unlink()  # the cache has the same file
     before[0].write_bytes(b"damaged")
     assert call("client")[0] == 0
     assert sorted((lab.root / "out/package/0.1.0/client/linux-64/blobs/sha256").iterdir()) == before
@@ -340,7 +347,7 @@ def test_killed_before_every_write_and_resumed(lab: Lab, call: Call, server: Reg
         Deadly.left = left
         toolbox = toolbox_of(lab.log, environ)
         real = toolbox.registry
-        deadly = dataclasses.replace(toolbox, registry=lambda *args, **options: Deadly(real(*args, **options)))  # type: ignore[arg-type, return-value]  # it passes all on
+        deadly = dataclasses.replace(toolbox, registry=lambda *args, **options: Deadly(real(*args, **options)))
         targets = tuple(server.repository(name.format(number)) for name in names)
         try:
             publish_images(deadly, lab.project, tuple(kinds), PackagePush(targets=targets))
