@@ -38,7 +38,7 @@ def unpack_layers(layers: Sequence[tuple[Layer, Path]], target: Path, *, owners:
     root = _Root(target, owners=owners)
     for layer, path in layers:
         try:
-            with path.open("rb") as raw, _decompressed(raw, layer) as plain:
+            with path.open("rb") as raw, decompressed(raw, layer) as plain:
                 stream = _Hashing(plain)
                 with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive:  # type: ignore[call-overload]  # it reads only
                     root.apply(archive)
@@ -65,7 +65,14 @@ class _Hashing:
 
 
 @contextlib.contextmanager
-def _decompressed(raw: IO[bytes], layer: Layer) -> Iterator[IO[bytes]]:
+def decompressed(raw: IO[bytes], layer: Layer) -> Iterator[IO[bytes]]:
+    """Give the tar of a layer, whose blob is `raw`.
+
+    Raises:
+        ValueError: the blob is damaged.
+        BuildError: the layer's kind is not known.
+
+    """
     kind = layer.descriptor.media_type
     if kind in {MediaType.LAYER_GZIP, MediaType.DOCKER_LAYER_GZIP}:
         from zlib_ng import gzip_ng, zlib_ng
