@@ -6,6 +6,7 @@ Nothing that leaves this module carries credentials: addresses in messages are r
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ def make_client(*, timeout: float = 60.0, connections: int = 16, **options: Any)
 
     `options` go to `httpx.Client`. Close it, or use it as a context manager.
     """
+    # httpx loads a command line of its own, with rich and pygments, where these are installed; it does without, and much faster.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None is "not to be found", as the import system has it
     import httpx
 
     settings: dict[str, Any] = {
