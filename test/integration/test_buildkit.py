@@ -68,8 +68,21 @@ def test_finish(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
 def test_nothing_changed_gives_the_same_image(site: Site) -> None:
     (site.release / "Dockerfile").write_text(FINISH)
     first = site.image(engines=BUILDKIT)
+    assert any("exporting to docker image format" in line for line in site.log.lines)
+    shutil.rmtree(site.root / "out")
+    site.log.lines.clear()
+    assert site.image(engines=BUILDKIT).digest == first.digest
+    assert not any("exporting to docker image format" in line for line in site.log.lines), "nothing is sent back"
+    (site.release / "dirs/etc/motd").write_text("another\n")
+    assert site.image(engines=BUILDKIT).digest != first.digest
+    site.log.lines.clear()
+    (site.release / "dirs/etc/motd").write_text("hello\n")
+    assert site.image(engines=BUILDKIT).digest == first.digest
+    top = read_layout(first.layout).image.layers[-1].descriptor.digest
+    (site.root.with_name("cache") / "blobs/v1/sha256" / top.hex).unlink()
     shutil.rmtree(site.root / "out")
     assert site.image(engines=BUILDKIT).digest == first.digest
+    read_layout(first.layout, verify_layers=True)
 
 
 def test_classic(site: Site, capfd: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,25 @@ def test_auto_names_the_line_that_needs_a_container(site: Site) -> None:
     assert site.image().digest == first.digest  # nothing changed: the engine's cache gives the same image
 
 
+@pytest.mark.parametrize("dockerfile", [FINISH, CLASSIC], ids=["finish", "classic"])
+def test_what_was_exported_is_not_asked_for_again(site: Site, dockerfile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing changed: the engine exports nothing. A layer that the cache has lost comes from the engine again."""
+    (site.release / "Dockerfile").write_text(dockerfile)
+    first = site.image()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("exported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DockerDaemon, "export", refuse)
+        assert site.image().digest == first.digest
+    top = read_layout(first.layout).image.layers[-1].descriptor.digest
+    (site.root.with_name("cache") / "blobs/v1/sha256" / top.hex).unlink()
+    shutil.rmtree(site.root / "out")
+    assert site.image().digest == first.digest
+    read_layout(first.layout, verify_layers=True)
+
+
 def test_classic_with_a_lock(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     """It finds the locked specs, appends to them, gets the variant's arguments; what it installs must be the lock."""
     (site.release / "Dockerfile").write_text(CLASSIC)
@@ -189,7 +208,7 @@ def test_a_build_that_is_ended_leaves_nothing(site: Site, engine: DockerDaemon) 
         if "sleep 300" in container["Command"]:
             engine._api.wait(container["Id"], timeout=60)  # the engine is ending it
     assert not (site.root / "out").exists()
-    assert not [name for name in site.images() if "env-tmp" in name]
+    assert not [name for name in site.images() if "-env-tmp" in name]
 
 
 def leftovers(site: Site, engine: DockerDaemon) -> list[str]:
@@ -256,7 +275,7 @@ def test_a_full_disk(site: Site, engine_name: str, megabytes: int) -> None:
         assert caught.value.details[0].endswith(f"bytes are free for the cache: {cache}")
         assert not (site.root / "out").exists()
         assert not [path for path in cache.rglob("*") if path.is_file() and "new" in path.name and path.stat().st_size]
-        assert not [name for name in site.images() if "env-tmp" in name]
+        assert not [name for name in site.images() if "-env-tmp" in name]
         subprocess.run(["mount", "-o", "remount,size=200m", str(cache)], check=True)
         assert site.image(engines=EngineOptions(engine=engine_name)).layers > 1
     finally:

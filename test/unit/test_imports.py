@@ -24,6 +24,7 @@ INFRASTRUCTURE = {
     "engines.bytecode",
     "engines.changes",
     "engines.compiling",
+    "engines.exporting",
     "engines.docker_build",
     "engines.inside",
     "engines.materialise",

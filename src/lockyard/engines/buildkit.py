@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ class BuildKit:
         self._secrets = tuple(secrets)
         self._hidden = secret_values(_contents(secrets, environ))
         self._layouts: dict[str, Path] = {}
+        self._archives: dict[str, list[Path]] = {}
         self._bases: dict[str, str] = {}
         self._running: set[Callable[[], None]] = set()
         self._guard = threading.Lock()
@@ -77,8 +79,29 @@ class BuildKit:
             OSError: there is no room for the image here.
 
         """
+        if build.expected is not None:
+            _, told = self._run(build, context, say, archive=None)
+            if told == build.expected:
+                return told
+        # Every step that has just been made is in the builder's cache now.
         archive = self._stage / f"image{next(self._numbers)}.tar"
-        metadata = archive.with_suffix(".json")
+        log, told = self._run(build, context, say, archive=archive)
+        if not archive.exists():
+            raise self._failure(build, log)
+        name = told or str(archive)
+        self._archives.setdefault(name, []).append(archive)
+        return name
+
+    def _run(
+        self,
+        build: EngineBuild,
+        context: Callable[[], Iterator[bytes]],
+        say: Callable[[str], None],
+        *,
+        archive: Path | None,
+    ) -> tuple[ProgressLog, str]:
+        """Call buildx; return its log and the digest of the image's configuration, which names its content."""
+        metadata = self._stage / f"metadata{next(self._numbers)}.json"
         used = {name: path for name, path in self._layouts.items() if name in build.args.values()}
         arguments = build_arguments(
             build, builder=self._builder, contexts=used, secrets=self._secrets, archive=archive, metadata=metadata
@@ -96,16 +119,23 @@ class BuildKit:
             )  # fmt: skip
         if self._cancelled:
             raise BuildError(f"{build.what}: the build was ended")
-        if code != 0 or not archive.exists():
-            failure = log.failure()
-            if "no space left on device" in failure.text and str(self._stage) in failure.text:
-                raise OSError(
-                    errno.ENOSPC, "No space left on device", str(archive)
-                )  # a disk of ours, not the builder's
-            what = f"{failure.step} failed: {failure.text}" if failure.step else failure.text
-            raise BuildError(f"{build.what}: {what}", details=failure.lines, hint=_hint(failure.text))
+        if code != 0:
+            raise self._failure(build, log)
         self._bases |= log.bases
-        return str(archive)
+        try:
+            return log, str(json.loads(metadata.read_bytes())["containerimage.config.digest"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return log, ""  # an older buildx: the image has no name that tells its content
+        finally:
+            metadata.unlink(missing_ok=True)
+
+    def _failure(self, build: EngineBuild, log: ProgressLog) -> Exception:
+        failure = log.failure()
+        if "no space left on device" in failure.text and str(self._stage) in failure.text:
+            # A disk of ours, not the builder's.
+            return OSError(errno.ENOSPC, "No space left on device", str(self._stage))
+        what = f"{failure.step} failed: {failure.text}" if failure.step else failure.text
+        return BuildError(f"{build.what}: {what}", details=failure.lines, hint=_hint(failure.text))
 
     @contextlib.contextmanager
     def _registered(self) -> Iterator[Callable[[Callable[[], None]], None]]:
@@ -140,13 +170,12 @@ class BuildKit:
             BuildError: the builder wrote something else.
 
         """
-        archive = Path(image)
+        archive = self._archives[image].pop()
         try:
             with archive.open("rb") as stream:
                 return read_archive(stream, take, source="what BuildKit wrote")
         finally:
             archive.unlink(missing_ok=True)
-            archive.with_suffix(".json").unlink(missing_ok=True)
 
     def identify(self, reference: str) -> str | None:
         """Return `NAME@sha256:…` of what a build began from, `None` when none did."""

@@ -48,10 +48,12 @@ def build_arguments(
     builder: str | None,
     contexts: Mapping[str, PurePath],
     secrets: Sequence[BuildSecret],
-    archive: PurePath,
+    archive: PurePath | None,
     metadata: PurePath,
 ) -> tuple[str, ...]:
     """Return the arguments after `buildx`: the context comes as a tar from standard input, the image goes to `archive`.
+
+    Without `archive` the image goes nowhere, and only its digests are told, in `metadata`.
 
     `contexts` are image names → OCI layouts that stand for them. New layers come uncompressed (we compress them), those
     that the builder has got from us come as they are.
@@ -77,7 +79,10 @@ def build_arguments(
         options.append("--no-cache")
     for secret in secrets:
         options += ["--secret", f"id={secret.name},{f'src={secret.source}' if secret.source else f'env={secret.env}'}"]
-    output = f"type=docker,name={build.name},dest={archive},compression=uncompressed"
+    if archive is None:
+        output = "type=image,push=false,store=false,compression=uncompressed"
+    else:
+        output = f"type=docker,name={build.name},dest={archive},compression=uncompressed"
     return (*options, "--output", output, "--metadata-file", str(metadata), "--file", build.dockerfile, "-")
 
 

@@ -6,39 +6,27 @@ compared with the lock, and what follows works on the layout alone.
 """
 
 import contextlib
-import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 from lockyard import process
-from lockyard.engines.request import BuildRequest, BuiltImage, BuiltLayer, Engine, LayerCache
+from lockyard.engines.exporting import Export, Exporter
+from lockyard.engines.request import BuildRequest, BuiltImage, Engine, LayerCache
 from lockyard.errors import BuildError
 from lockyard.oci.classic import check_arguments, classic_context, context_blocks
-from lockyard.oci.condameta import Change, changes_of, check_against_lock, packages_after
+from lockyard.oci.condameta import check_against_lock, packages_after
 from lockyard.oci.copying import allowed
 from lockyard.oci.dockerfile import Kind
 from lockyard.oci.image import Image, Layer, oci_platform, parse_json
-from lockyard.oci.tar import BLOCK, LayerBlob, Sink, compress, compressor_id
 from lockyard.oci.values import Digest
 from lockyard.ports.containers import Builder, EngineBuild
 from lockyard.tree import Tree
 
+_MAX_TAG = 128
 VERSION_LABEL = "org.opencontainers.image.version"
 TYPE_LABEL = "lockyard.image-type"
-
-
-@dataclass(frozen=True, slots=True)
-class _Exported:
-    """One layer of an export: what it is, and what it does to `conda-meta`."""
-
-    diff_id: Digest
-    built: BuiltLayer | None
-    path: Path | None
-    change: Change
 
 
 @dataclass(frozen=True)
@@ -53,10 +41,9 @@ class ContainerEngine:
     """Builds with a container engine; `native` makes environment images, `scratch` has room for the largest layer."""
 
     def __init__(self, containers: Builder, native: Engine, cache: LayerCache, *, scratch: Path) -> None:
-        self._scratch = scratch
         self._containers = containers
         self._native = native
-        self._cache = cache
+        self._exporter = Exporter(containers, cache, scratch=scratch)
 
     def build(
         self, request: BuildRequest, kind: Kind, *, name: str, locked: bool, say: Callable[[str], None], no_cache: bool
@@ -75,8 +62,6 @@ class ContainerEngine:
         # Builders differ in what they make of .dockerignore in a tar: we apply it, and the Dockerfile is always there.
         files = Tree({**allowed(request.context), dockerfile: request.context[dockerfile]})
         args = dict(request.args)
-        # Other platforms, other checkouts and other machines may build the same release in this engine just now.
-        temporary = f"{name.rpartition(':')[0]}:env-{process.temporary_name()}"
         with contextlib.ExitStack() as stack:
             if kind == "finish":
                 base_built = self._native.build(replace(request, dockerfile=None))
@@ -84,9 +69,7 @@ class ContainerEngine:
                     str(layer.diff_id): (layer, base_built.blobs[layer.descriptor.digest])
                     for layer in base_built.image.layers
                 }
-                stack.callback(self._containers.remove_image, temporary)
-                self._containers.load(base_built.image, base_built.blobs, temporary)
-                args["ENV_IMAGE"] = temporary
+                args["ENV_IMAGE"] = stack.enter_context(self._lent(base_built.image, base_built.blobs, f"{name}-env"))
             elif kind == "classic":
                 files, more = classic_context(files, request.image_type, request.packages if locked else None)
                 args |= more
@@ -94,8 +77,16 @@ class ContainerEngine:
                 what=what, name=name, dockerfile=dockerfile, args=args, no_cache=no_cache, platform=_engine_platform(request.platform),
                 labels={VERSION_LABEL: str(request.version), TYPE_LABEL: request.image_type},
             )  # fmt: skip
+            inputs = _inputs(build, files, base_built)
+            last = None if no_cache else self._exporter.last(inputs, request, known)
+            build = replace(build, expected=last[0] if last else None)
             image_id = self._containers.build(build, lambda: context_blocks(files), say)
-            result = self._export(request, image_id, known, base_built)
+            if last is not None and last[0] == image_id:
+                exported = last[1]
+            else:
+                exported = self._exporter.export(request, image_id, known)
+            result = self._result(request, exported, known, base_built)
+            self._exporter.keep_last(inputs, image_id)
         if locked:
             check_against_lock(result.records, (package.dist for package in request.packages), what=what)
         return result
@@ -113,18 +104,15 @@ class ContainerEngine:
         known = {str(layer.diff_id): (layer, base.blobs[layer.descriptor.digest]) for layer in base.image.layers}
         dockerfile = request.dockerfile_name.rsplit("/", 1)[-1]
         files = Tree({**allowed(request.context), dockerfile: request.context[dockerfile]})
-        temporary = f"{name.rpartition(':')[0]}:below-{process.temporary_name()}"
-        try:
-            self._containers.load(base.image, base.blobs, temporary)
+        with self._lent(base.image, base.blobs, f"{name}-below") as temporary:
             build = EngineBuild(
                 what=f"base of {request.image_type} {request.platform}", name=name, dockerfile=dockerfile,
                 args={**request.args, "BASE_IMAGE": temporary}, no_cache=no_cache,
                 platform=_engine_platform(request.platform),
             )  # fmt: skip
             image_id = self._containers.build(build, lambda: context_blocks(files), say)
-            return self._export(request, image_id, known, below, version=False).built
-        finally:
-            self._containers.remove_image(temporary)
+            exported = self._exporter.export(request, image_id, known)
+            return self._result(request, exported, known, below, version=False).built
 
     def build_context(
         self,
@@ -151,30 +139,40 @@ class ContainerEngine:
         known = {str(layer.diff_id): (layer, base.blobs[layer.descriptor.digest]) for layer in base.image.layers}
         with contextlib.ExitStack() as stack:
             if base_argument is not None:
-                args[base_argument] = f"{name}-below"
-                self._containers.load(base.image, base.blobs, args[base_argument])
-                stack.callback(self._containers.remove_image, args[base_argument])
+                args[base_argument] = stack.enter_context(self._lent(base.image, base.blobs, f"{name}-below"))
             build = EngineBuild(
                 what=f"{request.image_type} {request.platform}", name=name, dockerfile=request.dockerfile_name,
                 args=args, no_cache=no_cache, platform=_engine_platform(request.platform),
             )  # fmt: skip
             image_id = self._containers.build(build, context, say)
-            return self._export(request, image_id, known, below if base_argument is not None else None).built
+            exported = self._exporter.export(request, image_id, known)
+            return self._result(request, exported, known, below if base_argument is not None else None).built
 
-    def _export(
-        self,
+    @contextlib.contextmanager
+    def _lent(self, image: Image, blobs: Mapping[Digest, Path], name: str) -> Iterator[str]:
+        """Have an image in the engine for a while, under a name that nobody else has.
+
+        Other platforms, other checkouts and other machines may build the same release in this engine just now.
+        """
+        repository, _, tag = name.rpartition(":")
+        owner = process.temporary_name()
+        temporary = f"{repository}:{tag[: _MAX_TAG - len(owner) - 1]}-{owner}"
+        try:
+            self._containers.load(image, blobs, temporary)
+            yield temporary
+        finally:
+            self._containers.remove_image(temporary)
+
+    @staticmethod
+    def _result(
         request: BuildRequest,
-        image_id: str,
+        exported: Export,
         known: Mapping[str, tuple[Layer, Path]],
         below: BuiltImage | None,
         *,
         version: bool = True,
     ) -> ContainerResult:
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(max(1, request.workers), thread_name_prefix="deflate") as executor:
-            config_bytes, layers = self._containers.export(
-                image_id, lambda stream: self._take(request, stream, known, executor)
-            )
+        config_bytes, layers = exported
         config = parse_json(config_bytes, "the engine's image configuration")
         told = (config.get("rootfs") or {}).get("diff_ids")
         if told != [str(item.diff_id) for item in layers]:
@@ -196,34 +194,17 @@ class ContainerEngine:
         fresh = [item.change for item in layers if below is None or item.built is not None]
         return ContainerResult(BuiltImage(image, blobs, (*own, *made)), packages_after(fresh, start))
 
-    def _take(
-        self, request: BuildRequest, stream: IO[bytes], known: Mapping[str, tuple[Layer, Path]], executor: Executor
-    ) -> _Exported:
-        """Read one layer: keep it when it is new, in our compression."""
-        with tempfile.TemporaryFile(dir=self._scratch) as plain:
-            state = hashlib.sha256()
-            size = 0
-            while chunk := stream.read(BLOCK):
-                state.update(chunk)
-                plain.write(chunk)
-                size += len(chunk)
-            diff_id = Digest(f"sha256:{state.hexdigest()}")
-            if str(diff_id) in known:
-                return _Exported(diff_id, None, None, {})
-            plain.seek(0)
-            change = changes_of(plain, request.prefix)
-            plain.seek(0)
 
-            def make(sink: Sink) -> LayerBlob:
-                blocks = iter(lambda: plain.read(BLOCK), b"")
-                return compress(
-                    blocks, sink, compression=request.compression, executor=executor, threads=request.workers
-                )
-
-            key = {"exported": str(diff_id), "compressor": compressor_id(request.compression)}
-            made = self._cache.layer(key, "", make)
-            built = BuiltLayer(f"container-{diff_id.hex[:12]}", made.layer, made.uncompressed, made.rebuilt)
-            return _Exported(diff_id, built, made.path, change)
+def _inputs(build: EngineBuild, files: Tree, environment: BuiltImage | None) -> Mapping[str, object]:
+    """Return what the result of a build depends on, as far as it is ours; the environment counts by content, not by name."""
+    return {
+        "built of": files.digest,
+        "dockerfile": build.dockerfile,
+        "args": {name: value for name, value in build.args.items() if name != "ENV_IMAGE"},
+        "environment": str(environment.image.digest) if environment is not None else None,
+        "labels": dict(build.labels),
+        "platform": build.platform,
+    }
 
 
 def _engine_platform(subdir: str) -> str:

@@ -77,6 +77,12 @@ class LayerCache(Protocol):
     def remember(self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """Return the JSON object of `key`, made by `make` unless it is there."""
 
+    def recall(self, key: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the JSON object of `key`, `None` when there is none."""
+
+    def note(self, key: Mapping[str, Any], value: Mapping[str, Any]) -> None:
+        """Keep a JSON object as that of `key`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:

@@ -61,15 +61,26 @@ class BlobCache:
 
     def remember(self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """Return the JSON object of `key`, made by `make` unless it is there."""
-        path = self._root / "notes" / f"{Digest.of(canonical_json({**key, 'schema': SCHEMA})).hex}.json"
-        try:
-            value = json.loads(fs.read_file(path) or b"null")
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            value = dict(make())
-            fs.atomic_write(path, json.dumps(value, sort_keys=True).encode(), durable=False)
+        value = self.recall(key)
+        if value is None:
+            value = make()
+            self.note(key, value)
         return value
+
+    def recall(self, key: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the JSON object of `key`, `None` when there is none."""
+        try:
+            value = json.loads(fs.read_file(self._note(key)) or b"null")
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def note(self, key: Mapping[str, Any], value: Mapping[str, Any]) -> None:
+        """Keep a JSON object as that of `key`."""
+        fs.atomic_write(self._note(key), json.dumps(dict(value), sort_keys=True).encode(), durable=False)
+
+    def _note(self, key: Mapping[str, Any]) -> Path:
+        return self._root / "notes" / f"{Digest.of(canonical_json({**key, 'schema': SCHEMA})).hex}.json"
 
     def _find(self, name: str, comment: str) -> CachedLayer | None:
         data = fs.read_file(self._root / "keys" / f"{name}.json")

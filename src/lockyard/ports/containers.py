@@ -89,6 +89,7 @@ class EngineBuild:
     """A build by a container engine: `what` names it in messages, `name` is `REPOSITORY:TAG` of the result.
 
     `dockerfile` is a path in the context, `platform` an OCI one such as `linux/amd64`, `network` the engine's own word.
+    `expected` is the id of an image that is known here whole: when the result is this one, nothing of it need be sent back.
     """
 
     what: str
@@ -99,6 +100,7 @@ class EngineBuild:
     platform: str | None = None
     network: str | None = None
     no_cache: bool = False
+    expected: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,13 @@ def test_each_platform_has_a_build_of_its_own() -> None:
         ]  # fmt: skip
 
 
+def test_a_build_that_may_have_been_made_before_sends_nothing_back() -> None:
+    assert arguments(BUILD, builder="cluster", archive=None)[-7:] == [
+        "--output", "type=image,push=false,store=false,compression=uncompressed", "--metadata-file", "/stage/image2.json",
+        "--file", "Dockerfile-gpu.patch", "-",
+    ]  # fmt: skip
+
+
 def test_the_users_own_builder_is_the_default() -> None:
     found = arguments(EngineBuild(what="cpu", name="a:1", network="none"))
     assert "--builder" not in found
