@@ -6,13 +6,14 @@ import csv
 import hashlib
 import importlib.metadata
 import io
-import logging
 import socketserver
+import subprocess
+import sys
 import threading
 import wsgiref.simple_server
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,11 @@ def fill(directory: Path, *names: str) -> Path:
 
 @dataclass
 class Index:
-    """The index: `upload` is where to publish, `simple` where to install from."""
+    """The index: `upload` is where to publish, `simple` where to install from; `state` is where its process and we meet."""
 
     directory: Path
+    state: Path
     address: str = ""
-    requests: list[tuple[str, str]] = field(default_factory=list)
-    """Method and path of each request."""
-    refuse: Callable[[str, str], bool] = lambda method, path: False
-    """Method and path of requests that are answered with 503."""
 
     @property
     def upload(self) -> str:
@@ -105,10 +103,40 @@ class Index:
 
     @property
     def uploads(self) -> int:
-        return sum(method == "POST" for method, _ in self.requests)
+        """Uploads that were tried since `forget`."""
+        return len((self.state / "uploads").read_text())
+
+    def forget(self) -> None:
+        (self.state / "uploads").write_text("")
+        (self.state / "limit").unlink(missing_ok=True)
+
+    def refuse_after(self, count: int) -> None:
+        """Answer uploads with 503 after that many since `forget`."""
+        (self.state / "limit").write_text(str(count))
 
     def names(self) -> list[str]:
         return sorted(path.name for path in self.directory.iterdir())
+
+
+@contextlib.contextmanager
+def serve_index(directory: Path) -> Iterator[Index]:
+    """Serve `directory` until the end of the block; an upload needs USER and PASSWORD.
+
+    It is a process of its own: pypiserver changes how its process imports.
+    """
+    state = directory.with_name(f"{directory.name}.state")
+    state.mkdir(exist_ok=True)
+    index = Index(directory, state)
+    index.forget()
+    argv = [sys.executable, "-W", "ignore", str(Path(__file__)), str(directory), str(state)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            index.address = process.stdout.readline().strip()
+            assert index.address, "pypiserver did not start"
+            yield index
+        finally:
+            process.kill()
 
 
 class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
@@ -124,34 +152,32 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
         pass
 
 
-@contextlib.contextmanager
-def serve_index(directory: Path, *, login: bool = True) -> Iterator[Index]:
-    """Serve `directory` until the end of the block; with `login` an upload needs USER and PASSWORD."""
+def main(directory: Path, state: Path) -> None:
+    """Serve until killed, or until standard input ends: no test leaves a server behind."""
     import pypiserver
 
-    directory.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("pypiserver").setLevel(logging.CRITICAL)
     app = pypiserver.app(
         roots=[directory], disable_fallback=True, hash_algo="sha256", overwrite=False, backend_arg="simple-dir",
-        authenticate=["update"] if login else [], password_file=None if login else ".",
-        auther=(lambda user, password: (user, password) == (USER, PASSWORD)) if login else None,
+        authenticate=["update"], auther=lambda user, password: (user, password) == (USER, PASSWORD),
     )  # fmt: skip
-    index = Index(directory)
 
     def counted(environ: dict[str, Any], start: Any) -> Any:
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        index.requests.append((method, path))
-        if index.refuse(method, path):
-            start("503 Service Unavailable", [("Content-Length", "0")])
-            return [b""]
+        if environ["REQUEST_METHOD"] == "POST":
+            with (state / "uploads").open("a+") as uploads:
+                uploads.write("x")
+                uploads.seek(0)
+                number = len(uploads.read())
+            limit = state / "limit"
+            if limit.exists() and number > int(limit.read_text()):
+                start("503 Service Unavailable", [("Content-Length", "0")])
+                return [b""]
         return app(environ, start)
 
     with wsgiref.simple_server.make_server("127.0.0.1", 0, counted, _Server, _Quiet) as server:
-        index.address = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
-            yield index
-        finally:
-            server.shutdown()
-            thread.join()
+        print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -97,7 +97,7 @@ def build_package(
         bench = _Bench(toolbox, options, uv, python, epoch)
         files = bench.build(tree, work / "first")
         if options.verify:
-            _compare(files, bench.build(tree, work / "second"))
+            _compare(files, bench.build(tree, work / "second", again=True))
             toolbox.log.info("built twice: the same bytes")
         _check(toolbox, project, git, files, work)
         if options.try_out:
@@ -139,19 +139,25 @@ class _Bench:
     python: Path
     epoch: int
 
-    def build(self, tree: Tree, work: Path) -> tuple[DistFile, DistFile]:
-        """Build the sdist of `tree`, and the wheel from that sdist."""
-        made = self._one("sdist", tree, work)
+    def build(self, tree: Tree, work: Path, *, again: bool = False) -> tuple[DistFile, DistFile]:
+        """Build the sdist of `tree`, and the wheel from that sdist; `again` says that all they require is there."""
+        made = self._one("sdist", tree, work, again=again)
         sdist = DistFile(made.name, dist.steady_sdist(made.data, self.epoch))
         unpacked = Tree({path.partition("/")[2]: File(data) for path, data in dist.contents(sdist).items()})
-        return sdist, self._one("wheel", unpacked, work)
+        return sdist, self._one("wheel", unpacked, work, again=again)
 
-    def _one(self, kind: Kind, tree: Tree, work: Path) -> DistFile:
+    def _one(self, kind: Kind, tree: Tree, work: Path, *, again: bool) -> DistFile:
         source, out = work / kind, work / f"{kind}-out"
         fs.write_tree(tree, source)
         _set_times(source, self.epoch)
         out.mkdir()
         backend = Backend(source, self.python, environ=self.toolbox.environ, epoch=self.epoch, log=self.toolbox.log)
+        if not again:
+            self._prepare(backend, kind)
+        return backend.build(kind, out)
+
+    def _prepare(self, backend: Backend, kind: Kind) -> None:
+        """Bring what the backend requires, or look whether it is here."""
         if self.options.isolated:
             self.uv.install(self.python, *backend.requires())
             wanted = backend.requires_for(kind)
@@ -162,7 +168,6 @@ class _Bench:
                 f"the build needs {', '.join(lacking)}, and they are not installed here",
                 hint="without --no-isolation uv brings them",
             )
-        return backend.build(kind, out)
 
 
 def _set_times(directory: Path, epoch: int) -> None:
@@ -188,7 +193,8 @@ def _check(toolbox: Toolbox, project: Project, git: GitWork, files: tuple[DistFi
     for path in dist.left_out(git.tracked(), wheel):
         toolbox.log.warning(f"{path} is in the repository, and not in {wheel.name}")
     paths = write_distributions(files, work / "checked")
-    twine_check(paths, toolbox.environ)
+    for line in twine_check(paths, toolbox.environ):
+        toolbox.log.warning(line)
     counts = [f"{file.name}: {len(dist.contents(file))} files, {len(file.data):,} bytes" for file in files]
     for line in counts:
         toolbox.log.info(line)

@@ -81,16 +81,18 @@ class Backend:
             raise BuildError("the build backend failed", details=self._lines[-_KEPT:])
 
 
-def twine_check(files: Sequence[Path], environ: Mapping[str, str]) -> None:
-    """Check that an index can show the description.
+def twine_check(files: Sequence[Path], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Check that an index can show the description, and return what twine warns of, each once.
 
     Raises:
         BuildError: it cannot.
 
     """
-    done = _twine(["check", "--strict", *map(str, files)], environ, _TIMEOUT)
+    done = _twine(["check", *map(str, files)], environ, _TIMEOUT)
     if done.exit_code != 0:
         raise BuildError("twine check refuses the distributions", details=_last(done))
+    warned = [line.removeprefix("WARNING").strip() for line in _last(done) if line.startswith("WARNING")]
+    return tuple(dict.fromkeys(f"twine check: {line}" for line in warned))
 
 
 def twine_upload(files: Sequence[Path], target: Target, environ: Mapping[str, str]) -> None:

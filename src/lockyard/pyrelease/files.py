@@ -65,6 +65,9 @@ def restore_unfinished(root: Path) -> tuple[str, ...]:
     lines = []
     for path, content in before.items():
         target = fs.inside(root, path, source=str(note))
+        for half in fs.unfinished(target.parent):
+            if half.name.startswith(f".{target.name}.new-"):
+                fs.remove(half)
         if fs.read_file(target) != content:
             _write(target, content)
             lines.append(f"restored {path}: an earlier command was interrupted")
