@@ -302,9 +302,9 @@ def test_other_bytes_are_refused(tools: Lab, index: Index) -> None:
 
 def test_refused_and_cut_uploads_go_on(tools: Lab, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = "another-secret-of-the-index"
-    with monkeypatch.context() as patch:
-        patch.setattr(Lab, "environ", property(lambda self, old=tools.environ: {**old, "TWINE_PASSWORD": wrong}))
-        said = tools.refused("-v", *PUBLISH, index.upload, code=6)
+    monkeypatch.setattr("support.lab.PASSWORD", wrong)
+    said = tools.refused("-v", *PUBLISH, index.upload, code=6)
+    monkeypatch.undo()
     assert "403" in said
     assert not [secret for secret in (wrong, PASSWORD) if secret in said]
     index.forget()

@@ -10,8 +10,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lockyard.app.packagebuild import BuildOptions, PackageBuild
 from lockyard.cli.root import make_toolbox, run
 from lockyard.ports import Log, Toolbox
+from lockyard.pyrelease.dist import DistFile
+from lockyard.pyrelease.project import Project
 from support.package_index import PASSWORD, USER
 from support.require import ROOT
 
@@ -53,8 +56,14 @@ class Lab:
         }  # fmt: skip
 
     def git(self, *words: str) -> str:
+        """Run git; what it commits is of one moment, so that the same work is the same commit."""
+        dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "2026-02-28T12:00:00Z")
         done = subprocess.run(
-            ["git", "-C", str(self.root), *words], capture_output=True, text=True, check=False, env=self.environ
+            ["git", "-C", str(self.root), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**self.environ, **dates},
         )
         assert done.returncode == 0, f"git {words}: {done.stderr}"
         return done.stdout.strip()
@@ -112,7 +121,7 @@ class Lab:
 
     def python(self, *words: str) -> Result:
         """Run this Python in the project, as another process."""
-        env = {**self.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**self.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'test'}", "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             [sys.executable, *words], cwd=self.root, env=env, capture_output=True, text=True, check=False
         )
@@ -142,3 +151,17 @@ def bare_project(root: Path, home: Path, files: Mapping[str, str], *, index: str
     lab.write(files)
     lab.commit("The project")
     return lab
+
+
+def quick_build(
+    toolbox: Toolbox, project: Project, options: BuildOptions, *,
+    revision: str | None = None, epoch: int | None = None, out: Path | None = None, expect_changes: bool = False,
+) -> PackageBuild:  # fmt: skip
+    """Stand for `build_package` where builds are not what a test is about: files that depend on what they are built from."""
+    sdist, wheel = (DistFile(f"x{end}", f"{revision} {project.version}".encode()) for end in (".tar.gz", ".whl"))
+    if out is not None:
+        out.mkdir(exist_ok=True)
+        (out / ".gitignore").write_text("*\n")
+        for file in (sdist, wheel):
+            (out / file.name).write_bytes(file.data)
+    return PackageBuild(project.version, epoch or 0, (sdist, wheel))
