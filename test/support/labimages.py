@@ -1,5 +1,6 @@
 """The example labservice in a git repository of its own, with a base and wheels that make its images without a network."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -96,6 +97,11 @@ class Lab:
         assert old in text
         place.write_text(text.replace(old, new))
 
+    def remove_image(self, name: str) -> None:
+        """Remove an image from the container engine."""
+        with contextlib.closing(self.toolbox.containers()) as containers:
+            containers.remove_image(name)
+
     def bump(self, version: str) -> None:
         """Write a version into its copies, generate, commit and tag."""
         old = str(self.project.version)
@@ -178,3 +184,13 @@ def inside(lab: Lab, layout: Path, *argv: str, env: Mapping[str, str] | None = N
         done = runner.run(RunRequest(argv=argv, env=env or {}, timeout=60))
     assert done.exit_code == 0, done.output
     return done.output.strip()
+
+
+def docker(lab: Lab, *args: str, env: Mapping[str, str] | None = None) -> str:
+    """Call Debian's docker, and return what it says."""
+    program = shutil.which("docker", path="/usr/bin") or "docker"
+    done = subprocess.run(
+        [program, *args], env={**lab.environ, **(env or {})}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -21,12 +21,14 @@ from lockyard.oci.layout import read_layout
 from lockyard.oci.values import Digest
 from lockyard.ports import Toolbox
 from lockyard.ports.containers import RunRequest
+from lockyard.pyrelease.files import state_dir
 from lockyard.pyrelease.imagetags import exact_tag, floating_tags
 from lockyard.pyrelease.imagetests import TIMEOUT, ImageChecks
 from lockyard.pyrelease.project import Project
 from lockyard.pyrelease.runtimes import Runtime
 
 LOG = "tests.log"
+_PATIENCE = 3600.0  # seconds that another build of this project may take
 _BESIDE = 4  # images that a container engine builds at a time
 
 
@@ -75,7 +77,11 @@ def build_images(
 
     """
     engines = Engines(toolbox, options.engines)
-    with check_out(toolbox, project, bundles) as checkout, contextlib.closing(engines):
+    with (
+        fs.lock(state_dir(project.root) / "images.lock", patience=_PATIENCE, tell=toolbox.log.info),
+        check_out(toolbox, project, bundles) as checkout,
+        contextlib.closing(engines),
+    ):
         runtimes = read_runtimes(checkout.project, checkout.read).chosen(names)
 
         def build(runtime: Runtime) -> PackageImage:
