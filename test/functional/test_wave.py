@@ -168,10 +168,29 @@ def test_force_makes_the_scheduled_anew(root: Path, call: Call) -> None:
     lock = (place / "cpu.lock.json").read_bytes()
     assert call("build", "--all-scheduled", "--no-load")[0] == 0
     assert (place / "cpu.lock.json").read_bytes() == lock
-    (place / "cpu.pinned_env.in").write_text("tool ==1.0.2\n")
     assert call("build", "--all-scheduled", "--no-load", "--force")[0] == 0
     packages = json.loads((place / "cpu.lock.json").read_text())["packages"]["linux-64"]
     assert {item["name"]: item["version"] for item in packages}["tool"] == "1.0.2"
+
+
+def test_whatever_befalls_one_release(
+    root: Path, call: Call, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure that nobody foresaw ends that release only; -v shows where it rose."""
+    really = Sandbox.run
+
+    def breaks(self: Sandbox, request: RunRequest) -> RunResult:
+        if self.code:
+            raise RuntimeError("out of luck")
+        return really(self, request)
+
+    monkeypatch.setattr(Sandbox, "run", breaks)
+    sandbox.red = {"0.1.1"}
+    code, _, err = call("-v", "build", "--all-scheduled", "--no-load", "--target-ecr-repo", "first")
+    assert code == 1
+    assert "error: 0.1.1: RuntimeError: out of luck" in err
+    assert "in breaks" in err
+    assert {"0.2.0-cpu", "0.2.0-gpu"} <= tags(root)
 
 
 def test_nothing_is_named(root: Path, call: Call) -> None:

@@ -5,12 +5,14 @@ and blobs from the registries that they have been pushed to.
 """
 
 import dataclasses
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lockyard.app.create import create_release
 from lockyard.app.images import BuildResult
+from lockyard.app.lock import lock_release
 from lockyard.app.publish import PublishResult
 from lockyard.app.schedule import read_schedule
 from lockyard.app.workspace import Workspace
@@ -20,7 +22,8 @@ from lockyard.ports import Toolbox
 from lockyard.version import Version
 
 T = TypeVar("T")
-Build = Callable[[Workspace, Version], BuildResult]
+Build = Callable[[Workspace, Version, bool], BuildResult]
+"""Builds a release; the last argument is whether to solve it again."""
 Publish = Callable[[Workspace, Version], PublishResult]
 
 
@@ -46,17 +49,21 @@ def build_wave(
 ) -> tuple[Outcome, ...]:
     """Build all releases, then publish those that were built; nothing of a release that failed is published.
 
-    A version of `scheduled` whose directory is not there yet, or with `force`, is created from its base first.
+    A version of `scheduled` whose directory is not there yet, or with `force`, is created from its base first and locked with
+    everything that is new. A failure that is no `LockyardError` ends that release only, too.
     """
     entries = {entry.target: entry for entry in scheduled}
 
     def make(version: Version) -> BuildResult:
         entry = entries.get(version)
         if entry is None or (workspace.has_release(version) and not force):
-            return build(workspace, version)
+            return build(workspace, version, force)
         create_release(toolbox, workspace, entry.base, entry.part, force=force)
         # A new view of the workspace: this one may have listed the releases before.
-        return build(dataclasses.replace(workspace), version)
+        fresh = dataclasses.replace(workspace)
+        # What the channels have now: the night finds what breaks before the day of the release does.
+        lock_release(toolbox, fresh, version, fresh=True)
+        return build(fresh, version, False)
 
     built, failed = _each(toolbox, versions, make)
     published: dict[Version, PublishResult] = {}
@@ -100,13 +107,22 @@ def scheduled_entries(workspace: Workspace) -> tuple[Entry, ...]:
 def _each(
     toolbox: Toolbox, versions: Iterable[Version], work: Callable[[Version], T]
 ) -> tuple[dict[Version, T], dict[Version, LockyardError]]:
-    """Do the work for each version; a failure that is told to users ends that version only."""
+    """Do the work for each version; a failure ends that version only."""
     done: dict[Version, T] = {}
     failed: dict[Version, LockyardError] = {}
     for version in versions:
         try:
             done[version] = work(version)
-        except LockyardError as error:
-            failed[version] = error
-            toolbox.log.warning(f"{version}: {error.message}; the other releases go on")
+        except Exception as error:  # noqa: BLE001 - whatever befalls one release, the others finish; it is told at the end
+            failed[version] = _told(toolbox, error)
+            toolbox.log.warning(f"{version}: {failed[version].message}; the other releases go on")
     return done, failed
+
+
+def _told(toolbox: Toolbox, error: Exception) -> LockyardError:
+    """Return a failure as users are told of it."""
+    if isinstance(error, LockyardError):
+        return error
+    for line in traceback.format_exception(error):
+        toolbox.log.detail(line.rstrip())
+    return LockyardError(f"{type(error).__name__}: {error}", hint="run it again with -v and report the traceback")

@@ -127,7 +127,7 @@ def build(
         raise click.UsageError("--image-refs is for what is published: add --target-ecr-repo")
     engines = EngineOptions(engine=engine, builder=builder, secrets=tuple(map(parse_secret, secrets)), no_cache=force)
 
-    def make(workspace: "Workspace", version: Version) -> "BuildResult":
+    def make(workspace: "Workspace", version: Version, solve: bool) -> "BuildResult":
         return build_release(
             context.toolbox,
             workspace,
@@ -135,7 +135,7 @@ def build(
             image_types=image_types,
             platforms=platforms,
             skip_tests=skip_tests,
-            force=force,
+            force=solve,
             build_args=build_args,
             workers=workers,
             load=not no_load,
@@ -156,7 +156,7 @@ def build(
             as_json=as_json,
         )
     (version,) = versions
-    result = make(context.workspace, version)
+    result = make(context.workspace, version, force)
     _table(context, result)
     if not as_json:
         context.emit("\n".join(image_line(context, image) for image in result.images))
