@@ -112,6 +112,20 @@ def test_the_lines(root: Path, call: Call) -> None:
     assert 'base = "docker.io/mambaorg/micromamba:jammy"  # build_artifacts/v1/v1.1/v1.1.1/Dockerfile:2' in text
 
 
+def test_a_lock_overrules_what_was_written_down(root: Path, call: Call) -> None:
+    """The generator's file holds for all releases at once, the lock for the newest one."""
+    text = (root / "src/config.py").read_text()
+    (root / "src/config.py").write_text(
+        text.replace('"CUDA_MAJOR_MINOR_VERSION": "12.4"', '"CUDA_MAJOR_MINOR_VERSION": "11.8"')
+    )
+    code, out, _ = call("adopt")
+    assert code == 0
+    where = "build_artifacts/v1/v1.1/v1.1.1/gpu.env.out has cuda-version 12.4"
+    assert f"  note: gpu: CUDA_MAJOR_MINOR_VERSION: src/config.py:6 says 11.8, {where}" in out.splitlines()
+    line = parse_line((root / "template/v1/variants.toml").read_text(), source="")
+    assert line.variants["gpu"].args["CUDA_MAJOR_MINOR_VERSION"] == "12.4"
+
+
 def test_the_tests_of_an_earlier_harness(root: Path, call: Call) -> None:
     assert call("adopt")[0] == 0
     found = tomllib.loads((root / "test/test_artifacts/v1/tests.toml").read_text())["tests"]

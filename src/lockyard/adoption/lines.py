@@ -48,12 +48,13 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeFacts:
-    """One image type of a line; `open` are build arguments that nothing gives a value."""
+    """One image type of a line; `open` are build arguments without a value, `overruled` says which files a lock contradicts."""
 
     name: str
     platforms: tuple[str, ...]
     args: Mapping[str, Value] = field(default_factory=dict)
     open: tuple[str, ...] = ()
+    overruled: tuple[str, ...] = ()
     base: Value | None = None
     glibc: Value
     cuda: Value | None = None
@@ -179,7 +180,12 @@ def _type(sources: LineSources, newest: Version, name: str) -> TypeFacts:
         if key not in OWN_ARGUMENTS
     }
     wanted = _arguments_of_specs(sources.tree, newest, name, packages)
-    args = {key: value for key, value in wanted.items() if value is not None} | args
+    locked = {key: value for key, value in wanted.items() if value is not None}
+    # What was installed tells more than what somebody wrote down for all releases at once.
+    overruled = tuple(
+        (key, args[key], value) for key, value in locked.items() if key in args and not _agree(args[key], value)
+    )
+    args = locked | args | {key: value for key, _, value in overruled}
     needed = (*wanted, *(facts.open if facts is not None else ()))
     base = _base(facts, {key: value.text for key, value in args.items()})
     glibc = _glibc(base)
@@ -188,6 +194,7 @@ def _type(sources: LineSources, newest: Version, name: str) -> TypeFacts:
         platforms=_platforms(sources.tree, name),
         args=args,
         open=tuple(sorted({key for key in needed if key not in args})),
+        overruled=tuple(f"{key}: {said.where} says {said.text}, {value.where}" for key, said, value in overruled),
         base=base,
         glibc=glibc,
         cuda=_cuda(packages, newest, name),
@@ -214,6 +221,11 @@ def _arguments_of_specs(
             version = ".".join(installed[package].split(".")[:2])
             found[argument] = Value(version, f"{release_dir(newest)}/{name}.env.out has {package} {installed[package]}")
     return found
+
+
+def _agree(said: Value, locked: Value) -> bool:
+    """Whether two versions are the same as far as both say something."""
+    return all(one == two for one, two in zip(said.text.split("."), locked.text.split("."), strict=False))
 
 
 def _base(facts: DockerfileFacts | None, values: Mapping[str, str]) -> Value | None:
@@ -309,5 +321,7 @@ def _notes(sources: LineSources, newest: Version, types: Sequence[TypeFacts]) ->
     for item in types:
         if item.base is None and sources.dockerfile is not None and sources.dockerfile.kind != "finish":
             yield f"{item.name}: the Dockerfile's base depends on arguments that nothing gives a value"
+        for text in item.overruled:
+            yield f"{item.name}: {text}"
         for name in item.open:
             yield f"{item.name}: nothing gives the build argument {name} a value"
