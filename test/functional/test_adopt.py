@@ -165,9 +165,12 @@ def test_the_next_commands_work(root: Path, call: Call, tmp_path: Path) -> None:
     assert (root / "template/v2/v2.1/Dockerfile").exists()
 
 
-@pytest.mark.parametrize("path", ["lockyard.toml", "template/v2/variants.toml"])
-def test_nothing_is_overwritten(root: Path, call: Call, path: str) -> None:
-    (root / path).write_text("# mine\n")
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("lockyard.toml", 'name = "mine"\n'), ("template/v2/variants.toml", "schema = 1\n[variants.cpu]\n")],
+)
+def test_nothing_is_overwritten(root: Path, call: Call, path: str, text: str) -> None:
+    (root / path).write_text(text)
     before = listing(root)
     code, out, err = call("adopt")
     assert (code, out) == (2, "")
@@ -184,6 +187,9 @@ def test_a_table_in_pyproject_counts(root: Path, call: Call) -> None:
     code, _, err = call("adopt")
     assert code == 2
     assert "[tool.lockyard] in pyproject.toml: there already" in err
+    code, out, _ = call("adopt", "--dry-run")
+    assert code == 0
+    assert "would write lockyard.toml" not in out
 
 
 def test_nothing_to_adopt(tmp_path: Path, call: Call, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,6 +199,15 @@ def test_nothing_to_adopt(tmp_path: Path, call: Call, root: Path, capsys: pytest
     (tmp_path / "empty/build_artifacts/v1/v1.0/v1.0.8").mkdir(parents=True)
     assert run(["--root", str(tmp_path / "empty"), "adopt"], environ={}) == 2
     assert "v1.0.8: neither source-version.txt" in capsys.readouterr().err
+
+
+def test_the_rules_of_a_tree_that_is_adopted_are_its_own(root: Path, call: Call) -> None:
+    """`--dry-run` looks again, with the policies that were written since."""
+    assert call("adopt")[0] == 0
+    path = root / "template/v1/variants.toml"
+    path.write_text(path.read_text().replace('python = "pythonesque"', 'python = "pythonesque"\nnumpy = "latest"'))
+    _, out, _ = call("adopt", "--dry-run")
+    assert "env.in reproduced: 2 of 10 by the rules of create" in out.splitlines()
 
 
 def test_json_says_all(call: Call) -> None:

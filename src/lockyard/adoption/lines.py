@@ -6,7 +6,7 @@ Nothing is invented: each value comes with the file that says it, and what nothi
 import collections
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lockyard.adoption.dockerfiles import OWN_ARGUMENTS, DockerfileFacts
@@ -100,9 +100,14 @@ def types_of(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(item for item in found if not any(f"{other}." in item for other in found)))
 
 
+def newest_of(releases: Iterable[Version]) -> Version:
+    """Return the newest final release, the newest pre-release where there is no other."""
+    return max(releases, key=lambda version: (not version.is_pre_release, version))
+
+
 def read_line(sources: LineSources) -> LineFacts:
     """Work out a line from its newest release."""
-    newest = max(sources.releases)
+    newest = newest_of(sources.releases)
     types = tuple(_type(sources, newest, name) for name in sources.releases[newest])
     channels, notes = _channels(sources)
     return LineFacts(

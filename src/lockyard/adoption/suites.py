@@ -8,6 +8,7 @@ that is named after an image type. It is read, never run.
 import ast
 import json
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,30 +30,29 @@ class Required:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestFacts:
-    """One image test: `path` is relative to the suite, `runs` whether Lockyard takes it for a test as it is named."""
+    """One image test: `path` is relative to the suite, `runs` whether Lockyard takes it for a test as it is named.
+
+    `imports` are the modules that a Python test imports, apart from Python's own.
+    """
 
     __test__ = False  # no test of pytest
 
     path: str
     packages: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
     image_argument: str | None = None
     runs: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteFacts:
-    """The tests below one directory; `config` says whether it has a `tests.toml`, `pytest` how many files of pytest."""
+    """The tests below one directory: scripts and Dockerfiles, files of pytest, and whether it has a `tests.toml`."""
 
     place: str
     tests: tuple[TestFacts, ...] = ()
-    pytest: int = 0
+    pytest: tuple[TestFacts, ...] = ()
     config: bool = False
-
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        """The tests whose packages nothing tells."""
-        return tuple(item.path for item in self.tests if not item.packages)
 
 
 def read_harness(text: str, types: Collection[str]) -> tuple[Required, ...]:
@@ -94,7 +94,7 @@ def read_tests(place: str, tree: Tree, required: Sequence[Required]) -> SuiteFac
     return SuiteFacts(
         place=place,
         tests=tuple(sorted(tests, key=lambda item: item.path)),
-        pytest=sum(is_pytest_file(path) for path in tree),
+        pytest=tuple(TestFacts(path=path, imports=_imports(tree, path)) for path in tree if is_pytest_file(path)),
         config=CONFIG in tree,
     )
 
@@ -117,8 +117,24 @@ def _facts(test: ImageTest, tree: Tree, known: Mapping[str, Required]) -> TestFa
         path=test.path,
         packages=test.settings.packages or (found.packages if found else ()),
         types=test.settings.types or (found.types if found else ()),
+        imports=_imports(tree, test.path) if test.kind == "python" else (),
         image_argument=argument,
     )
+
+
+def _imports(tree: Tree, path: str) -> tuple[str, ...]:
+    """Return the modules of others that a Python file imports, sorted."""
+    try:
+        found = ast.walk(ast.parse(tree[path].data))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    names = set()
+    for node in found:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return tuple(sorted(names - sys.stdlib_module_names - {"pytest"}))
 
 
 def _table(item: TestFacts) -> str:

@@ -1,6 +1,7 @@
 """Use case: adopt an existing tree of release directories; it is read, and its configuration is written beside it."""
 
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,18 @@ from pathlib import Path
 from lockyard import fs
 from lockyard.adoption.dockerfiles import DockerfileFacts, read_dockerfile
 from lockyard.adoption.generator import Generated, read_json, read_python
-from lockyard.adoption.lines import LineFacts, LineSources, format_distribution, format_line, read_line, types_of
+from lockyard.adoption.lines import (
+    LineFacts,
+    LineSources,
+    format_distribution,
+    format_line,
+    newest_of,
+    read_line,
+    types_of,
+)
 from lockyard.adoption.reproduce import Reproduced, bump_between, reproduce
 from lockyard.adoption.suites import Required, SuiteFacts, format_tests, read_harness, read_tests
+from lockyard.app.workspace import decode
 from lockyard.artifacts.plan import SOURCE_VERSION
 from lockyard.checks.plan import plain_suite
 from lockyard.conda.formats import lock_from_tree
@@ -26,6 +36,7 @@ _VERSION_RE = re.compile(r"v\d")
 _MINOR_RE = re.compile(r"v(\d+)\.(\d+)")
 _KEPT_RE = re.compile(r"[^/]+(?:\.in|\.env\.out|\.lock\.json|\.json)|source-version\.txt|Dockerfile[^/]*")
 _SPECS_RE = re.compile(r"[^/]+(?:\.env\.in|\.env\.out|\.lock\.json)|source-version\.txt")
+_TABLE = "[tool.lockyard] in pyproject.toml"
 _MAX_PYTHON = 1_000_000  # bytes; no configuration is longer
 
 
@@ -94,7 +105,7 @@ def adopt_tree(toolbox: Toolbox, root: Path, *, name: str | None = None, dry_run
     suites = tuple(_suites(root, required))
     files = _files(chosen, lines, suites)
     reproduced, unknown = _reproduced(toolbox, root, releases, files)
-    written = {path: file for path, file in files.items() if path not in present}
+    written = {path: file for path, file in files.items() if path not in present and not _is_told(path, present)}
     if not dry_run:
         for path, file in written.items():
             fs.atomic_write(root / path, file.data)
@@ -154,8 +165,21 @@ def _present(root: Path, releases: Mapping[Version, object]) -> tuple[str, ...]:
     majors = sorted({version.major for version in releases})
     paths = ["lockyard.toml", *(f"template/v{major}/variants.toml" for major in majors)]
     found = [path for path in paths if (root / path).exists()]
-    data = fs.read_file(root / "pyproject.toml")
-    return tuple([*found, "[tool.lockyard] in pyproject.toml"] if data and b"[tool.lockyard" in data else found)
+    return tuple([*found, _TABLE] if _has_table(_text(root / "pyproject.toml")) else found)
+
+
+def _has_table(pyproject: str) -> bool:
+    """Tell whether `pyproject.toml` configures a distribution; a Python package's own table does not."""
+    try:
+        table = tomllib.loads(pyproject).get("tool", {}).get("lockyard", {})
+    except tomllib.TOMLDecodeError:
+        return False
+    return bool(set(table) - {"package"})
+
+
+def _is_told(path: str, present: tuple[str, ...]) -> bool:
+    """Tell whether another file that is there says what a file would say."""
+    return path == "lockyard.toml" and _TABLE in present
 
 
 def _tree(root: Path, version: Version) -> Tree:
@@ -193,7 +217,7 @@ def _lines(
             raise ConfigError(
                 f"no release of line {major} has a TYPE.env.in or TYPE.env.out: its image types are unknown"
             )
-        newest = max(typed)
+        newest = newest_of(typed)
         tree = _tree(root, newest)
         locks = {}
         for name in typed[newest]:
@@ -305,7 +329,9 @@ def _reproduced(
                 unknown.append(f"{version}: {why or f'no bump leads there from {base}'}")
                 continue
             path = f"template/v{version.major}/variants.toml"
-            line = parse_line(files[path].data.decode(), source=path)
+            # The rules that `create` has: those of a tree that is adopted already are its own.
+            there = fs.read_file(root / path)
+            line = parse_line(decode(there, path) if there is not None else files[path].data.decode(), source=path)
             found += reproduce(
                 base, version, part, line=line, source=path, base_tree=tree_of(base), target_tree=target,
                 environ=toolbox.environ,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockyard.cli.options import Context, dry_run_option, json_option, pass_context
+from lockyard.reports.text import count
 
 if TYPE_CHECKING:
     from lockyard.adoption.dockerfiles import DockerfileFacts
     from lockyard.adoption.lines import LineFacts
-    from lockyard.adoption.suites import SuiteFacts
+    from lockyard.adoption.suites import SuiteFacts, TestFacts
     from lockyard.app.adopt import Adoption
 
 SCHEMA = 1
@@ -91,7 +92,7 @@ def _rules(result: "Adoption", *, whole: bool) -> Iterator[str]:
 def _line(line: "LineFacts") -> Iterator[str]:
     types = ", ".join(item.name for item in line.types)
     yield (
-        f"line {line.major}: {line.releases} releases; of {line.release}: image types {types};"
+        f"line {line.major}: {count(line.releases, 'release')}; of {line.release}: image types {types};"
         f" channels {', '.join(line.channels)}"
     )
     for item in line.types:
@@ -111,7 +112,7 @@ def _line(line: "LineFacts") -> Iterator[str]:
 
 def _dockerfiles(result: "Adoption", *, whole: bool) -> Iterator[str]:
     kinds = collections.Counter(item.kind for item in result.dockerfiles)
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
+    counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "none"
     yield f"Dockerfiles: {counts}"
     telling = {line.dockerfile.path for line in result.lines if line.dockerfile is not None}
     for item in result.dockerfiles:
@@ -138,13 +139,21 @@ def _dockerfile(item: "DockerfileFacts") -> Iterator[str]:
 
 
 def _suite(suite: "SuiteFacts") -> Iterator[str]:
-    files = f", {suite.pytest} files of pytest" if suite.pytest else ""
-    yield f"image tests in {suite.place}: {len(suite.tests)} scripts and Dockerfiles{files}"
-    for item in suite.tests:
-        needs = f"needs {', '.join(item.packages)}" if item.packages else "nothing says what it needs"
+    found = [count(len(suite.tests), "script or Dockerfile", "scripts and Dockerfiles")] if suite.tests else []
+    found += [count(len(suite.pytest), "file of pytest", "files of pytest")] if suite.pytest else []
+    yield f"image tests in {suite.place}: {', '.join(found) or 'none'}"
+    for item in (*suite.tests, *suite.pytest):
         types = f"; for {', '.join(item.types)}" if item.types else ""
         named = "" if item.runs else "; not run: its name does not end in .test.Dockerfile"
-        yield f"  {item.path}: {needs}{types}{named}"
+        yield f"  {item.path}: {_needs(item)}{types}{named}"
+
+
+def _needs(item: "TestFacts") -> str:
+    if item.packages:
+        return f"needs {', '.join(item.packages)}"
+    if item.imports:
+        return f"imports {', '.join(item.imports)}"
+    return "nothing says what it needs"
 
 
 def _value(result: "Adoption") -> dict[str, Any]:
@@ -214,16 +223,17 @@ def _dockerfile_value(item: "DockerfileFacts") -> dict[str, Any]:
 def _suite_value(suite: "SuiteFacts") -> dict[str, Any]:
     return {
         "place": suite.place,
-        "pytest_files": suite.pytest,
         "tests": [
             {
                 "path": item.path,
+                "pytest": item in suite.pytest,
                 "packages": list(item.packages),
                 "types": list(item.types),
+                "imports": list(item.imports),
                 "image_argument": item.image_argument,
                 "runs": item.runs,
             }
-            for item in suite.tests
+            for item in (*suite.tests, *suite.pytest)
         ],
     }
 
