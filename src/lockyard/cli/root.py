@@ -249,12 +249,16 @@ class LazyGroup(click.Group):
         for section, names in SECTIONS.items():
             with formatter.section(section):
                 commands = ((name, self.get_command(ctx, name)) for name in names)
-                formatter.write_dl([(name, command.get_short_help_str(90)) for name, command in commands if command])
+                formatter.write_dl([(name, command.get_short_help_str()) for name, command in commands if command])
 
 
 def _readable(command: click.Command) -> click.Command:
-    """Make click's mark for a block that stays as it is from the two characters that a raw docstring has."""
+    """Make click's mark for a block that stays as it is from the two characters that a raw docstring has.
+
+    Lists of commands show the whole first sentence of each: click would end it in the middle.
+    """
     command.help = (command.help or "").replace("\\b\n", "\b\n")
+    command.short_help = command.short_help or command.get_short_help_str(limit=1000)
     for child in command.commands.values() if isinstance(command, click.Group) else ():
         _readable(child)
     return command
