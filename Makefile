@@ -32,8 +32,7 @@ docs: setup  ## write the generated parts of docs/ again
 	@$(PY) tools/docs.py
 
 requirements: setup  ## lock the dependencies again, with hashes
-	@.venv/bin/uv pip compile -q pyproject.toml --group dev --generate-hashes --universal --no-header -p 3.11 -o requirements/dev.txt
-	@.venv/bin/uv pip compile -q pyproject.toml --generate-hashes --universal --no-header -p 3.11 -o requirements/runtime.txt
+	@.venv/bin/lockyard package lock
 	@grep -A100 '^uv==' requirements/dev.txt | awk 'NR==1 || /^    --hash/ {print; next} {exit}' > requirements/uv.txt
 
 clean:  ## remove what was made here

@@ -17,6 +17,7 @@ from lockyard.cli.root import INTERRUPTED, SECTIONS, root_command
 from lockyard.conda.bounds import SHAPES, solver_spec, upper_bound
 from lockyard.conda.spec import Spec
 from lockyard.distribution import Distribution, Line, Policy
+from lockyard.pyrelease.project import PackageTable
 from lockyard.version import Bump
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +69,7 @@ def _subclasses(cls: type[errors.LockyardError]) -> Iterator[type[errors.Lockyar
             yield from _subclasses(child)
 
 
-def schema(model: type[Distribution | Line]) -> str:
+def schema(model: type[Distribution | Line | PackageTable]) -> str:
     """Return the JSON schema of one configuration file."""
     return json.dumps(model.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"
 
@@ -118,6 +119,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "version-bounds.md": with_table("version-bounds.md", shapes()),
         REFERENCE / "lockyard.schema.json": schema(Distribution),
         REFERENCE / "variants.schema.json": schema(Line),
+        REFERENCE / "package.schema.json": schema(PackageTable),
     }
 
 

@@ -14,7 +14,7 @@ from lockyard.errors import BuildError, ConfigError
 from lockyard.gitobjects import GitObjects
 from lockyard.gitwork import GitWork
 from lockyard.ports import Toolbox
-from lockyard.pyrelease import dist, requirements
+from lockyard.pyrelease import dist
 from lockyard.pyrelease.backend import Backend, Kind, twine_check
 from lockyard.pyrelease.dist import DistFile
 from lockyard.pyrelease.files import state_dir
@@ -230,7 +230,7 @@ def _locked(project: Project, tree: Tree) -> str | None:
     """Return the lock of the set with the most extras and no groups, where there is one."""
     sets = [(len(chosen.extras), name) for name, chosen in project.sets.items() if not chosen.groups]
     for _, name in sorted(sets, reverse=True):
-        text = _text(tree, f"{project.table.requirements}/{requirements.file_name(name)}")
+        text = _text(tree, project.requirements_path(name))
         if text is not None:
             return text
     return None

@@ -124,9 +124,9 @@ def _lock_set(
     project: Project, options: LockOptions, uv: Uv, directory: Path, work: Path, name: str, chosen: RequirementSet
 ) -> SetLock:
     read = reader(project.root)
-    path = f"{project.table.requirements}/{requirements.file_name(name)}"
+    path = project.requirements_path(name)
     old = read(path)
-    output = work / requirements.file_name(name)
+    output = work / f"{name}.txt"
     if old is not None:
         output.write_text(requirements.body(old))
     default = f"{sys.version_info.major}.{sys.version_info.minor}"

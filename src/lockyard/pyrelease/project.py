@@ -66,10 +66,14 @@ class VersionFile(Model):
 
 
 class RequirementSet(Model):
-    """Dependencies that are locked together: the project's own, those of extras and of dependency groups."""
+    """Dependencies that are locked together: the project's own, those of extras and of dependency groups.
+
+    `file` is where they are kept, `requirements_SET.txt` in the directory of requirements without it; `copy-to` gets the same.
+    """
 
     extras: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    file: RelativePath | None = None
     copy_to: RelativePath | None = pydantic.Field(default=None, alias="copy-to")
 
 
@@ -183,6 +187,10 @@ class Project:
         if "dev" in self.groups:
             found["dev"] = RequirementSet(extras=self.extras, groups=("dev",))
         return found
+
+    def requirements_path(self, name: str) -> str:
+        """Return where a set's requirements are kept, relative to the root."""
+        return self.sets[name].file or f"{self.table.requirements}/requirements_{name}.txt"
 
     def tag(self, version: Version) -> str:
         """Return the tag of a release."""

@@ -27,11 +27,6 @@ class PinChange:
     new: str | None
 
 
-def file_name(set_name: str) -> str:
-    """Return the name of a set's file."""
-    return f"requirements_{set_name}.txt"
-
-
 def header(project: Project, name: str, chosen: RequirementSet) -> str:
     """Return the lines above the pins."""
     parts = [f"extras: {', '.join(chosen.extras)}"] if chosen.extras else []

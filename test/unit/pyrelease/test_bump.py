@@ -1,5 +1,7 @@
 """Bumps: the table of the documentation, and laws over all versions of PEP 440."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +54,23 @@ versions = st.builds(
 )
 def test_the_table(old: str, kind: Kind, identifier: Identifier | None, new: str) -> None:
     assert str(bump(Version(old), kind, identifier)) == new
+
+
+def test_the_table_of_the_page() -> None:
+    """The how-to says what the code does."""
+    page = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "release-a-python-package.md"
+    lines = page.read_text().split("## Which version is next")[1].strip().splitlines()
+    head, _, *rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    assert len(rows) == 4
+    for row in rows:
+        old, *cells = (cell.strip() for cell in row)
+        for words, said in zip((cell.strip(" `") for cell in head[1:]), cells, strict=True):
+            kind, identifier = words.replace("--identifier ", "").split(" ") if " " in words else (words, None)
+            try:
+                new = str(bump(Version(old), kind, identifier))  # type: ignore[arg-type]  # words of the page
+            except ConfigError:
+                new = "–"
+            assert new == said, f"{old} {words}"
 
 
 @pytest.mark.parametrize(
