@@ -40,9 +40,12 @@ def create_release(
     *,
     identifier: str | None = None,
     force: bool = False,
+    keep_lock: bool = False,
     dry_run: bool = False,
 ) -> CreateResult:
     """Make the release that follows `base`; a refused or a dry run writes nothing at all.
+
+    `keep_lock` leaves the lock of a release that is made again, and the texts written from it.
 
     Raises:
         ConfigError: the base release, its lock or an input is missing or malformed.
@@ -51,7 +54,7 @@ def create_release(
     """
     target = bump(base, part, identifier)
     request = _request(toolbox, workspace, base, part, target)
-    plan = _plan(workspace, request, force=force)
+    plan = _plan(workspace, request, force=force, keep_lock=keep_lock)
     for warning in plan.warnings:
         toolbox.log.warning(warning)
     if dry_run:
@@ -61,7 +64,7 @@ def create_release(
         fresh = dataclasses.replace(workspace)
         now = _request(toolbox, fresh, base, part, target)
         if now != request:
-            plan = _plan(fresh, now, force=force)
+            plan = _plan(fresh, now, force=force, keep_lock=keep_lock)
         _write(workspace, plan)
     return CreateResult(plan, written=True)
 
@@ -100,12 +103,12 @@ def _request(toolbox: Toolbox, workspace: Workspace, base: Version, part: Bump, 
     )
 
 
-def _plan(workspace: Workspace, request: ReleaseRequest, *, force: bool) -> ReleasePlan:
+def _plan(workspace: Workspace, request: ReleaseRequest, *, force: bool, keep_lock: bool) -> ReleasePlan:
     base = request.base
     latest = Catalog(dict.fromkeys(workspace.minor_line(base), ())).latest()
     newer = latest is not None and latest > base and not base.is_pre_release
     try:
-        plan = plan_release(request, force=force)
+        plan = plan_release(request, force=force, keep_lock=keep_lock)
     except VersionExistsError as error:
         hint = f"--base-patch-version {latest} is the newest of its line; {error.hint}" if newer else error.hint
         raise VersionExistsError(error.message, hint=hint, details=error.details) from error

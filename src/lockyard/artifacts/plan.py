@@ -23,6 +23,10 @@ _GENERATED_RE = re.compile(
     r"[^/]+\.(?:env\.in|env\.out|lock\.json|conda-lock\.yml|locked_env\.in)|layers\.json|source-version\.txt"
     r"|CHANGELOG-[^/]+\.md|RELEASE\.md|RELEASE-NOTE\.md"
 )
+_LOCK_RE = re.compile(
+    r"(?P<type>[^/.]+)\.(?:[^/]+\.)?(?:env\.out|lock\.json|conda-lock\.yml|locked_env\.in)|layers\.json"
+    r"|CHANGELOG-(?P<text>[^/]+)\.md|RELEASE\.md|RELEASE-NOTE\.md"
+)
 _TYPE_RE = re.compile(r"([a-z0-9]+(?:[-_][a-z0-9]+)*)\.env\.in")
 _GLOB_RE = re.compile(r"[*?[]")
 
@@ -52,8 +56,11 @@ class ReleasePlan:
         return str(release_dir(self.version))
 
 
-def plan_release(request: ReleaseRequest, *, force: bool = False) -> ReleasePlan:
+def plan_release(request: ReleaseRequest, *, force: bool = False, keep_lock: bool = False) -> ReleasePlan:
     """Plan the release; nothing is read or written.
+
+    With `keep_lock` the lock of a release that is made again lives on, and the texts about it: `lock --check` tells whether
+    it still belongs to the inputs.
 
     Raises:
         VersionExistsError: the target holds generated files and `force` is off.
@@ -63,7 +70,10 @@ def plan_release(request: ReleaseRequest, *, force: bool = False) -> ReleasePlan
     types = {name: plan_type(request, name, variant) for name, variant in request.line.variants.items()}
     template = plan_template(request, {name: item.packages for name, item in types.items()})
     tree = _release_tree(request, template, types)
-    kept = tuple(path for path in request.target_tree if _survives(path, tree))
+    kept = tuple(
+        path for path in request.target_tree
+        if _survives(path, tree) or (keep_lock and path not in tree and _is_of_lock(path, request.line))
+    )  # fmt: skip
     replaced = tuple(path for path in request.target_tree if path not in kept)
     if (request.exists or replaced) and not force:
         raise _exists(request, replaced)
@@ -122,6 +132,12 @@ def _is_copied(path: str, line: Line) -> bool:
 def _survives(path: str, tree: Tree) -> bool:
     """Tell whether a file of the old directory lives on: hand-written, or not one that commands make."""
     return is_hand_written(path) or not (path in tree or _GENERATED_RE.fullmatch(path) or _collides(path, tree))
+
+
+def _is_of_lock(path: str, line: Line) -> bool:
+    """Tell whether a file is a lock, or written from one, of the line's image types."""
+    match = _LOCK_RE.fullmatch(path)
+    return match is not None and (match["type"] or match["text"] or line.types[0]) in line.types
 
 
 def _collides(path: str, tree: Tree) -> bool:

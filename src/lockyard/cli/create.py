@@ -54,6 +54,7 @@ def _command(part: Bump) -> click.Command:
         help="Make a pre-release, such as beta.1; a pre-release base keeps its own.",
     )
     @click.option("--force", is_flag=True, help="Replace the generated files of a release that exists.")
+    @click.option("--keep-lock", is_flag=True, help="With --force: leave the lock and the texts written from it.")
     @click.option("--lock", is_flag=True, help="Lock the release too.")
     @dry_run_option
     @json_option
@@ -64,16 +65,26 @@ def _command(part: Bump) -> click.Command:
         base: Version,
         identifier: str | None,
         force: bool,
+        keep_lock: bool,
         lock: bool,
         dry_run: bool,
         as_json: bool,
     ) -> None:
         if lock and dry_run:
             raise click.UsageError("--dry-run writes nothing, so there is nothing to --lock")
+        if keep_lock and not force:
+            raise click.UsageError("--keep-lock is about a release that is made again: give --force too")
         from lockyard.app.create import create_release
 
         result = create_release(
-            context.toolbox, context.workspace, base, part, identifier=identifier, force=force, dry_run=dry_run
+            context.toolbox,
+            context.workspace,
+            base,
+            part,
+            identifier=identifier,
+            force=force,
+            keep_lock=keep_lock,
+            dry_run=dry_run,
         )
         _tell(context, result, lock=lock)
         if not as_json:
