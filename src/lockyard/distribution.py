@@ -258,6 +258,33 @@ class SupportPolicy(Model):
     )
 
 
+DEFAULT_RUNNER = "ubuntu-24.04"
+ARM_RUNNER = "ubuntu-24.04-arm"
+"""GitHub's own machines."""
+_LINE = pydantic.StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$")
+Runner = Annotated[str, _LINE] | Annotated[tuple[Annotated[str, _LINE], ...], pydantic.Field(min_length=1)]
+"""The label of a CI machine, or several that it must have."""
+
+
+class Automation(Model):
+    """The `ci` table: what the workflows of `ci generate` cannot know by themselves."""
+
+    branch: Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$")] = "main"
+    install: tuple[Annotated[str, _LINE], ...] = ()
+    python: Annotated[str, pydantic.StringConstraints(pattern=r"^3\.\d+$")] = "3.12"
+    stage: str = ""
+    publish: tuple[str, ...] = ()
+    runner: Runner = DEFAULT_RUNNER
+    runners: dict[str, Runner] = pydantic.Field(default_factory=dict)
+
+    def runner_for(self, image_type: str, platform: str) -> Runner:
+        """Return where the tests of an image run: what `runners` says of `TYPE/PLATFORM`, TYPE or PLATFORM, in this order."""
+        for key in (f"{image_type}/{platform}", image_type, platform):
+            if key in self.runners:
+                return self.runners[key]
+        return ARM_RUNNER if platform == "linux-aarch64" and self.runner == DEFAULT_RUNNER else self.runner
+
+
 class Distribution(Model):
     """The `[tool.lockyard]` table."""
 
@@ -269,6 +296,7 @@ class Distribution(Model):
     layer_budget: LayerBudget = pydantic.Field(default=100, alias="layer-budget")
     package: dict[str, Any] | None = None
     """What `lockyard package` does with the Python package beside it: `lockyard.pyrelease.project` reads it."""
+    ci: Automation = Automation()
 
     @pydantic.field_validator("name")
     @classmethod
@@ -393,6 +421,7 @@ _MODELS: Mapping[str, type[Model]] = {
     "args": EnvironmentArg,
     "support": SupportPolicy,
     "repositories": Repository,
+    "ci": Automation,
 }
 """The model of a table, by its key."""
 

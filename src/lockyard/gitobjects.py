@@ -72,6 +72,27 @@ class GitObjects:
         modes = {"120000": SYMLINK, "100755": 0o755}
         return Tree({path: File(blobs[name], modes.get(mode, 0o644)) for path, (mode, name) in found.items()})
 
+    def changed(self, revision: str, directory: str) -> tuple[str, ...]:
+        """Return the paths (relative to the root) below `directory` that differ from where this branch left `revision`.
+
+        The work tree counts; files that git does not know are left out.
+
+        Raises:
+            ConfigError: there is no such revision, or no history that leads to it.
+
+        """
+        commit = self.commit(revision)
+        argv = self._argv("merge-base", commit, "HEAD")
+        done = process.run(argv, env=self._env, timeout=_TIMEOUT)
+        base = done.output.strip().rpartition("\n")[2]
+        if done.exit_code != 0 or not _COMMIT_RE.fullmatch(base):
+            raise ConfigError(
+                f"git knows no commit that {revision!r} and this branch have in common",
+                hint="fetch the whole history: a shallow clone lacks it",
+            )
+        answer = self._ask("diff", "--name-only", "--no-renames", "--relative", "-z", base, "--", f"{directory}/")
+        return tuple(path.decode(errors="replace") for path in answer.split(b"\0") if path)
+
     def added_on(self, directory: str) -> dict[str, dt.date]:
         """Return path (relative to the root) → the day, UTC, of the commit that first added it, below `directory`.
 

@@ -14,6 +14,8 @@ from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 
 _DIR_RE = re.compile(r"v(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)")
+_MAJOR_RE = re.compile(r"v(0|[1-9]\d*)")
+_CONFIG_FILES = ("lockyard.toml", "pyproject.toml")
 _RELEASE_FILES = (".lock.json", ".env.out", ".env.in")
 
 
@@ -23,6 +25,11 @@ class Workspace:
 
     root: Path
     distribution: Distribution
+
+    @property
+    def config_name(self) -> str:
+        """The file that holds the configuration, for messages."""
+        return next((name for name in _CONFIG_FILES if (self.root / name).is_file()), _CONFIG_FILES[0])
 
     @property
     def state_dir(self) -> Path:
@@ -63,6 +70,21 @@ class Workspace:
                 hint="write it by docs/reference/configuration.md",
             )
         return parse_line(decode(data, str(path.relative_to(self.root))), source=str(path.relative_to(self.root)))
+
+    def lines(self) -> tuple[Line, ...]:
+        """Return all major lines that are declared, sorted.
+
+        Raises:
+            ConfigError: a file is wrong.
+
+        """
+        found = [
+            int(match[1])
+            for path in fs.subdirectories(self.root / "template")
+            if (match := _MAJOR_RE.fullmatch(path.name))
+        ]
+        versions = [Version(major, 0, 0) for major in sorted(found)]
+        return tuple(self.line(version) for version in versions if self.line_path(version).is_file())
 
     def variants(self, version: Version, image_types: tuple[str, ...] = ()) -> Mapping[str, Variant]:
         """Return the asked image types of the line in file order, all when none is asked.
@@ -157,7 +179,7 @@ def open_workspace(root: Path) -> Workspace:
         ConfigError: its configuration is missing or wrong.
 
     """
-    for name in ("lockyard.toml", "pyproject.toml"):
+    for name in _CONFIG_FILES:
         data = fs.read_file(root / name)
         if data is not None:
             return Workspace(root, parse_distribution(decode(data, name), source=name))

@@ -1,0 +1,1 @@
+"""Continuous integration: the workflows and build specifications that call Lockyard's commands."""
