@@ -53,7 +53,7 @@ from lockyard.oci.values import Digest
 from lockyard.ports import Toolbox
 from lockyard.ports.containers import Builder
 from lockyard.ports.solving import FetchedPackage
-from lockyard.reports.notes import is_text
+from lockyard.reports.textfiles import is_text
 from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
 

@@ -59,7 +59,8 @@ def generate(
 
     """
     settings = _settings(workspace)
-    wanted, changes = Tree(), []
+    wanted = Tree()
+    changes: list[FileChange] = []
     for target in targets:
         tree = render_target(target, settings, fs.read_tree(ASSETS))
         wanted = wanted.merge(tree)

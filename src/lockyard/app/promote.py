@@ -11,7 +11,7 @@ from lockyard import fs
 from lockyard.app.images import BUILD
 from lockyard.app.lock import current_locks
 from lockyard.app.publish import PublishRequest, PublishResult, publish_release
-from lockyard.app.published import FILE_NAME, Built, check_records, read_built
+from lockyard.app.published import Built, check_records, inputs_of, read_built
 from lockyard.app.staging import read_staged
 from lockyard.app.targets import open_places, resolve
 from lockyard.app.texts import write_texts_after
@@ -27,7 +27,6 @@ from lockyard.oci.promotion import content_digest, promoted, prove
 from lockyard.oci.values import Descriptor, Digest
 from lockyard.ports import Toolbox
 from lockyard.ports.registry import BlobContent
-from lockyard.reports.notes import is_text
 from lockyard.tags import exact_tag
 from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
@@ -141,8 +140,8 @@ def _images_of(
 
 def _final_tree(workspace: Workspace, source: Version, version: Version) -> Tree | None:
     """Return the files of the final release, `None` when it is there just so."""
-    wanted = _inputs(workspace.existing_release(source))
-    there = _inputs(workspace.release_tree(version))
+    wanted = inputs_of(workspace.existing_release(source))
+    there = inputs_of(workspace.release_tree(version))
     if there == wanted:
         return None
     if there:
@@ -153,11 +152,6 @@ def _final_tree(workspace: Workspace, source: Version, version: Version) -> Tree
             details=different[1:],
         )
     return wanted
-
-
-def _inputs(tree: Tree) -> Tree:
-    """Return what a release is made from and of; records and texts speak of one version and are written anew."""
-    return Tree({path: file for path, file in tree.items() if path != FILE_NAME and not is_text(path)})
 
 
 def _check_locks(source: Version, built: Iterable[Built], locks: Mapping[str, Lock]) -> None:

@@ -13,8 +13,10 @@ from lockyard.app.published import (
     FILE_NAME,
     Built,
     Published,
+    check_as_recorded,
     check_records,
     donors,
+    inputs_digest,
     merge_record,
     previous_layers,
     read_built,
@@ -194,6 +196,8 @@ def _planned(
             if given is None:
                 staged = read_staged(version, variants, origin)
                 built, tops = staged.built, staged.tops
+                if tested:
+                    check_as_recorded(workspace, version, origin.name, tops)
             else:
                 built = given
             if origin.port.registry is not None:
@@ -237,6 +241,7 @@ def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
             job.built,
             result.published,
             tested=result.tested,
+            inputs=inputs_digest(workspace.release_tree(version)),
             green={str(item.image.digest) for item in _tested(job)},
         )
         fs.atomic_write(workspace.release_path(version) / FILE_NAME, record)

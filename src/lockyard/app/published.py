@@ -19,6 +19,8 @@ from lockyard.oci.promotion import content_digest
 from lockyard.oci.values import Descriptor, MediaType
 from lockyard.ports.registry import BlobContent
 from lockyard.registry.plan import Blob, Manifest, PushImage
+from lockyard.reports.textfiles import is_text
+from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
 
 FILE_NAME = "images.json"
@@ -229,6 +231,43 @@ def read_record(workspace: Workspace, version: Version) -> dict[str, Any]:
     return record
 
 
+def inputs_of(tree: Tree) -> Tree:
+    """Return what a release is made from and of; records and texts speak of it, and are written anew."""
+    return Tree({path: file for path, file in tree.items() if path != FILE_NAME and not is_text(path)})
+
+
+def inputs_digest(tree: Tree) -> str:
+    """Return the digest of the inputs of a release: the same in every checkout, whatever its umask is."""
+    files = inputs_of(tree).items()
+    plain = {path: File(file.data, 0o755 if file.mode & 0o111 else 0o644) for path, file in files if not file.is_link}
+    return Tree({**plain, **{path: file for path, file in files if file.is_link}}).digest
+
+
+def check_as_recorded(workspace: Workspace, version: Version, stage: str, tops: Mapping[str, Manifest]) -> None:
+    """Refuse to publish what a staging repository has when the release was recorded otherwise; no record is no claim.
+
+    The record that is committed and reviewed names digests: of the images, and of the files that they were made from.
+
+    Raises:
+        BuildError: the release has changed since, or other images were staged since.
+
+    """
+    record = read_record(workspace, version)
+    source = str(release_dir(version) / FILE_NAME)
+    stated = record.get("inputs")
+    hint = f"stage and test it again: lockyard build {version}"
+    if stated is not None and stated != inputs_digest(workspace.release_tree(version)):
+        raise BuildError(f"{release_dir(version)} has changed since its images were recorded in {source}", hint=hint)
+    for image_type, top in tops.items():
+        image = record.get("images", {}).get(image_type) or {}
+        there = (image.get("repositories") or {}).get(stage) or {}
+        if there and there.get("digest") != str(top.digest):
+            raise BuildError(
+                f"{stage} has another {image_type} image than {source} names: {top.digest}, not {there.get('digest')}",
+                hint=hint,
+            )
+
+
 def merge_record(
     old: Mapping[str, Any],
     version: Version | str,
@@ -236,9 +275,12 @@ def merge_record(
     published: Iterable[Published],
     *,
     tested: bool,
+    inputs: str,
     green: Collection[str] = (),
 ) -> bytes:
     """Return the bytes of `images.json` with this run's images; other types and repositories stay.
+
+    `inputs` is the digest of the release as it is now (`inputs_digest`).
 
     `green` are the digests of the manifests that have a green record, whether or not this run asked for it.
 
@@ -264,7 +306,7 @@ def merge_record(
             "tag": item.tags[0],
             "tested": tested or (same and bool(before.get("tested"))),
         }
-    record = {"schema": SCHEMA, "version": str(version), "images": images}
+    record = {"schema": SCHEMA, "version": str(version), "inputs": inputs, "images": images}
     return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 

@@ -10,6 +10,7 @@ from lockyard.errors import ConfigError, DriftError, LockyardError
 from lockyard.ports import Toolbox
 from lockyard.reports import notes
 from lockyard.reports.model import ReleaseFacts, read_release
+from lockyard.reports.textfiles import VERSION_NOTE
 from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
 
@@ -64,7 +65,7 @@ def write_texts_after(toolbox: Toolbox, workspace: Workspace, version: Version, 
     An adopted release keeps the texts that it came with; `only_again` renews texts and makes no first ones.
     """
     tree = workspace.release_tree(version)
-    if not any(name.endswith(".lock.json") for name in tree) or (only_again and notes.VERSION_NOTE not in tree):
+    if not any(name.endswith(".lock.json") for name in tree) or (only_again and VERSION_NOTE not in tree):
         return
     try:
         result = write_texts(workspace, version)

@@ -151,7 +151,7 @@ def _tell(context: Context, result: "GenerateResult", targets: tuple["Target", .
         return
     say, settings = context.toolbox.log, result.settings
     say.info("set once, in the repository's settings (docs/how-to/run-in-CI.md):")
-    say.info("  Actions › General: workflows may create pull requests")
+    say.info("  Actions, General: workflows may create pull requests")
     for name, logins in (("staging", settings.stage_logins), ("production", settings.publish_logins)):
         say.info(f"  environment {name}{_needs(logins)}")
     say.info("  Pages: source is GitHub Actions")

@@ -70,7 +70,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "generate-sbom": "sbom",
         "site": "site",
     },
-    "Automate": {"schedule": "schedule"},
+    "Automate": {"schedule": "schedule", "ci": "ci"},
     "Package": {"package": "package", "runtimes": "runtimes"},
     "Machinery": {"cache": "cache", "completion": "completion"},
 }

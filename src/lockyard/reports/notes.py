@@ -9,23 +9,12 @@ from lockyard.distribution import Distribution
 from lockyard.reports.changes import Comparison, PackageChange, TypeComparison, compare
 from lockyard.reports.model import ReleaseFacts, TypeFacts
 from lockyard.reports.text import cell, clean, count, human_size, markdown_table
+from lockyard.reports.textfiles import RELEASE_NOTES, VERSION_NOTE, changelog_name
 from lockyard.tree import File, Tree
 
-RELEASE_NOTES = "RELEASE.md"
-VERSION_NOTE = "RELEASE-NOTE.md"
 MARK = "<!-- Written by `lockyard"
 """What tells our texts from those that an adopted release came with."""
 _WORDS = {"changed": "Changed", "added": "New", "removed": "Removed", "rebuilt": "Rebuilt"}
-
-
-def is_text(name: str) -> bool:
-    """Whether a file of a release directory is one of these texts."""
-    return name in {RELEASE_NOTES, VERSION_NOTE} or (name.startswith("CHANGELOG-") and name.endswith(".md"))
-
-
-def changelog_name(image_type: str) -> str:
-    """Return the name of a type's change log."""
-    return f"CHANGELOG-{image_type}.md"
 
 
 def changelogs(target: ReleaseFacts, base: ReleaseFacts | None) -> Tree:
