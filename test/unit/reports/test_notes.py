@@ -5,7 +5,8 @@ from typing import Any
 
 from lockyard.distribution import Distribution
 from lockyard.reports.model import ImageFacts, Publication
-from lockyard.reports.notes import changelogs, is_text, release_notes, release_texts, version_note
+from lockyard.reports.notes import changelogs, release_notes, release_texts, version_note
+from lockyard.reports.textfiles import is_text
 from unit.reports.test_changes import NEW, OLD, facts
 
 DISTRIBUTION = Distribution(name="small", title="Small *images*")
