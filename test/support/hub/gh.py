@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HUB = Path(os.environ["HUB"])
+HUB = Path(os.environ.get("HUB", "."))
 STATE = HUB / "state.json"
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     state = json.loads(STATE.read_text())
     name = "_".join(arguments[:2]) if arguments[0] != "api" else "api"
     rest = arguments[1:] if name == "api" else arguments[2:]
-    COMMANDS[name](state, rest)
+    COMMANDS[name.replace("-", "_")](state, rest)
     STATE.write_text(json.dumps(state, indent=1))
     return 0
 

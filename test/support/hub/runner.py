@@ -14,9 +14,14 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from support.hub import gh as gh_program
-from support.hub.expressions import as_text, condition, evaluate, expand
+from support.hub.expressions import as_text, condition, expand
 
-_BOT = {"GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.com", "GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@example.com"}
+_BOT = {
+    "GIT_AUTHOR_NAME": "A",
+    "GIT_AUTHOR_EMAIL": "a@example.com",
+    "GIT_COMMITTER_NAME": "A",
+    "GIT_COMMITTER_EMAIL": "a@example.com",
+}
 _HOOK = """#!/bin/sh
 # A push by a job needs its permission; a protected branch takes no pushes at all.
 if [ -n "$HUB_PERMISSIONS" ]; then
@@ -114,6 +119,40 @@ class Hub:
         self.git("clone", "--quiet", "--branch", branch, str(self.origin), str(work), cwd=self.place)
         return work
 
+    def lockyard(self, work: Path, *words: str) -> str:
+        """Run a command in a clone, as a person does."""
+        done = subprocess.run(
+            ["lockyard", *words], cwd=work, env={**self._base_env(), "LOCKYARD_CACHE_DIR": str(self.place / "cache")},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def buildspec(self, name: str, work: Path, **variables: str) -> Path:
+        """Run the commands of a build specification of CodeBuild in a clone, and return the clone."""
+        spec = YAML(typ="safe", pure=True).load((work / "codebuild" / f"lockyard-{name}.yml").read_text())
+        assert spec["version"] == 0.2
+        cache = {"LOCKYARD_CACHE_DIR": str(self.place / f"cache-{name}")}
+        assert set(variables) <= set(spec["env"]["variables"])
+        env = {**self._base_env(), **spec["env"]["variables"], **variables, **cache}
+        for phase in spec["phases"].values():
+            for command in phase["commands"]:
+                done = subprocess.run(
+                    [spec["env"].get("shell", "sh"), "-c", command],
+                    cwd=work,
+                    env=env,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        kept = [
+            *spec.get("artifacts", {}).get("files", []),
+            *(file for item in spec.get("reports", {}).values() for file in item["files"]),
+        ]
+        assert all((work / file).is_file() for file in kept), kept
+        return work
+
     def label(self, number: int, *names: str) -> None:
         state = self.state
         state["pulls"][number - 1]["labels"] = [{"name": name} for name in names]
@@ -155,7 +194,9 @@ class Hub:
         event = body["on"]["push"]
         assert event["branches"] == ["main"]
         paths = self.git("diff", "--name-only", before, after).splitlines()
-        if not any(fnmatch.fnmatchcase(path, pattern.replace("**", "*")) for path in paths for pattern in event["paths"]):
+        if not any(
+            fnmatch.fnmatchcase(path, pattern.replace("**", "*")) for path in paths for pattern in event["paths"]
+        ):
             return None
         return self._run(body, {"event_name": "push", "ref": "refs/heads/main", "event": {"before": before}}, after, {})
 
@@ -216,7 +257,10 @@ class Hub:
         place = self.place / f"job-{self._jobs}-{job_id}"
         work = place / "work"
         (place / "temp").mkdir(parents=True)
-        expand([job["runs-on"], job.get("concurrency"), job.get("name"), job.get("environment")], {**context, "steps": _Any()})
+        expand(
+            [job["runs-on"], job.get("concurrency"), job.get("name"), job.get("environment")],
+            {**context, "steps": _Any()},
+        )
         job_env = expand(job.get("env", {}), context)
         steps: dict[str, Any] = {}
         log: list[str] = []
@@ -232,7 +276,9 @@ class Hub:
                 self._action(step["uses"].partition("@")[0], expand(step.get("with", {}), here), work, outputs)
             else:
                 env = {**job_env, **expand(step.get("env", {}), here)}
-                code, text = self._step(job_id, job, step["run"], place, {key: as_text(value) for key, value in env.items()}, context)
+                code, text = self._step(
+                    job_id, job, step["run"], place, {key: as_text(value) for key, value in env.items()}, context
+                )
                 log.append(text)
                 if code != 0:
                     log.append(f"exit code {code}")
@@ -249,7 +295,13 @@ class Hub:
         )  # fmt: skip
 
     def _step(
-        self, job_id: str, job: Mapping[str, Any], script: str, place: Path, env: Mapping[str, str], context: Mapping[str, Any]
+        self,
+        job_id: str,
+        job: Mapping[str, Any],
+        script: str,
+        place: Path,
+        env: Mapping[str, str],
+        context: Mapping[str, Any],
     ) -> tuple[int, str]:
         path = place / "step.sh"
         path.write_text(script)
@@ -333,6 +385,3 @@ def _functions(*, ok: bool) -> dict[str, Any]:
 def _joined(jobs: list[Job]) -> str:
     results = {job.result for job in jobs}
     return "failure" if "failure" in results else "skipped" if results == {"skipped"} else "success"
-
-
-__all__ = ["Hub", "Job", "Run", "evaluate"]
