@@ -83,12 +83,13 @@ def test_a_patch_release_that_fails_first(hub: Hub, server: RegistryServer) -> N
     staged = {kind: image["digest"] for kind, image in record["images"].items()}
     assert '{ base = "0.1.1", bump = "patch" }' in file_of(hub, "schedule.toml", "release-0.1.1")
 
-    # Once more: nothing changes anywhere.
-    tip, state, tags = hub.tip("release-0.1.1"), hub.state, server.tag_digests("stage")
+    # Once more: nothing changes anywhere. (Tests with a GPU always run again, and their record is attached again.)
+    tip, state = hub.tip("release-0.1.1"), hub.state
     server.forget_log()
     hub.dispatch("release", base="0.1.0", bump="patch").check()
-    assert (hub.tip("release-0.1.1"), hub.state, server.tag_digests("stage")) == (tip, state, tags)
-    assert server.received() == 0
+    assert (hub.tip("release-0.1.1"), hub.state) == (tip, state)
+    assert {kind: server.tag_digests("stage")[f"0.1.1-{kind}"] for kind in staged} == staged
+    assert server.received() < 5_000, "no layer is sent again"
 
     # Merged: published; the first try ends half-way, the second finishes it.
     assert sorted(server.tags) == ["stage"]

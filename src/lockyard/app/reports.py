@@ -147,7 +147,7 @@ def dependency_report(pair: Pair) -> dict[str, tuple[Brought, ...]]:
     for name, item in pair.target.types.items():
         base = pair.base.types.get(name)
         new = [word for word in item.direct if base is None or word not in base.direct]
-        if new and not any(package.depends for package in item.packages()):
+        if new and item.is_adopted and not any(package.depends for package in item.packages()):
             raise ConfigError(
                 f"the lock of {name} {pair.target.version} does not say what packages require: it is older than Lockyard",
                 hint="look it up in the channel's index: --index",

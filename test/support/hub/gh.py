@@ -48,7 +48,7 @@ def parse(arguments: list[str], *flags: str, positional: int = 0, switches: tupl
     for switch in switches:
         parser.add_argument(f"--{switch}", action="store_true")
     parser.add_argument("files", nargs="*")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 def answer(value: object, program: str | None) -> None:
