@@ -274,6 +274,7 @@ class Automation(Model):
     python: Annotated[str, pydantic.StringConstraints(pattern=r"^3\.\d+$")] = "3.12"
     stage: str = ""
     publish: tuple[str, ...] = ()
+    sign: bool = False
     runner: Runner = DEFAULT_RUNNER
     runners: dict[str, Runner] = pydantic.Field(default_factory=dict)
 

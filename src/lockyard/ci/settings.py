@@ -38,6 +38,7 @@ class Settings:
     runner: Runner
     stage: str
     publish: tuple[str, ...]
+    sign: bool
     stage_logins: tuple[Login, ...]
     publish_logins: tuple[Login, ...]
 
@@ -60,6 +61,7 @@ def settings_of(distribution: Distribution, *, config: str, version: str) -> Set
         runner=distribution.ci.runner,
         stage=shlex.quote(stage),
         publish=tuple(map(shlex.quote, publish)),
+        sign=distribution.ci.sign,
         stage_logins=_logins(distribution, (stage,)),
         publish_logins=_logins(distribution, (stage, *publish)),
     )

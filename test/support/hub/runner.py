@@ -211,10 +211,10 @@ class Hub:
         body = self._workflow(workflow)
         work = self.clone()
         self.git("merge", "--quiet", "--no-ff", "--message", "merged", f"origin/{branch}", cwd=work)
-        self.git("push", "--quiet", "origin", f"HEAD:refs/pull/{branch}", cwd=work)
+        self.git("push", "--quiet", "origin", "+HEAD:refs/pull/merge", cwd=work)
         sha = self.git("rev-parse", "HEAD", cwd=work)
         event = {"pull_request": {"labels": [{"name": name} for name in labels]}}
-        github = {"event_name": "pull_request", "ref": f"refs/pull/{branch}", "base_ref": "main", "event": event}
+        github = {"event_name": "pull_request", "ref": "refs/pull/merge", "base_ref": "main", "event": event}
         return self._run(body, github, sha, {})
 
     def _workflow(self, name: str) -> dict[str, Any]:
@@ -335,19 +335,15 @@ class Hub:
             self.git("clone", "--quiet", str(self.origin), str(work), cwd=self.place)
             ref = values.get("ref")
             if ref is None:
-                self.git("fetch", "--quiet", "origin", "+refs/pull/*:refs/remotes/pull/*", cwd=work)
-                ref = self._pull_head
+                self.git("fetch", "--quiet", "origin", "refs/pull/merge", cwd=work)
+                ref = "FETCH_HEAD"
             self.git("checkout", "--quiet", ref, cwd=work)
         elif name == "actions/upload-pages-artifact":
             shutil.copytree(work / values["path"], self.place / "pages", dirs_exist_ok=True)
         elif name == "actions/deploy-pages":
             outputs.write_text("page_url=https://team.github.example/images\n")
         else:
-            assert name in {"actions/setup-python", "aws-actions/configure-aws-credentials"}, name
-
-    @property
-    def _pull_head(self) -> str:
-        return self.git("for-each-ref", "--sort=-committerdate", "--count=1", "--format=%(objectname)", "refs/pull")
+            assert name in {"actions/setup-python", "sigstore/cosign-installer"}, name
 
     def _base_env(self) -> dict[str, str]:
         return {
@@ -364,7 +360,7 @@ class Hub:
         programs = {
             "lockyard": f'#!/bin/sh\nexec {sys.executable} -m lockyard "$@"\n',
             "gh": f'#!/bin/sh\nexec {sys.executable} {gh_program.__file__} "$@"\n',
-            **{name: _RECORD.format(name=name) for name in ("python", "sudo", "docker")},
+            **{name: _RECORD.format(name=name) for name in ("python", "sudo", "docker", "cosign")},
         }
         for name, text in programs.items():
             (self._bin / name).write_text(text)

@@ -64,7 +64,7 @@ def write_team(root: Path, cache: Path, *, stage: str, production: Iterable[str]
     (root / "test" / "image").mkdir(parents=True)
     places = "".join(f'production{number} = "{uri}"\n' for number, uri in enumerate(production, start=1))
     (root / "lockyard.toml").write_text(
-        f'name = "small"\n[repositories]\nstage = {{ uri = "{stage}", stage = true }}\n{places}'
+        f'name = "small"\n[repositories]\nstage = {{ uri = "{stage}", stage = true }}\n{places}[ci]\nsign = true\n'
     )
     variants = "".join(
         f'[variants.{name}]\nbase = "rootfs:base/base.tar.zst"\n'
