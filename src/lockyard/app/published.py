@@ -275,12 +275,12 @@ def merge_record(
     published: Iterable[Published],
     *,
     tested: bool,
-    inputs: str,
+    inputs: str | None = None,
     green: Collection[str] = (),
 ) -> bytes:
     """Return the bytes of `images.json` with this run's images; other types and repositories stay.
 
-    `inputs` is the digest of the release as it is now (`inputs_digest`).
+    `inputs` is the digest of the release as it is now (`inputs_digest`), where there is one.
 
     `green` are the digests of the manifests that have a green record, whether or not this run asked for it.
 
@@ -306,7 +306,8 @@ def merge_record(
             "tag": item.tags[0],
             "tested": tested or (same and bool(before.get("tested"))),
         }
-    record = {"schema": SCHEMA, "version": str(version), "inputs": inputs, "images": images}
+    stated = {} if inputs is None else {"inputs": inputs}
+    record = {"schema": SCHEMA, "version": str(version), "images": images, **stated}
     return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
