@@ -226,6 +226,26 @@ def test_force_keeps_what_people_wrote(root: Path, call: Call) -> None:
     assert not (place / "cpu.lock.json").exists()
 
 
+def test_a_release_that_is_made_again_keeps_its_lock(root: Path, call: Call) -> None:
+    """With `--keep-lock` only what `create` itself writes is made anew; locks of types that are gone go."""
+    assert call(PATCH, "1.4.0")[0] == 0
+    place = root / "build_artifacts/v1/v1.4/v1.4.1"
+    kept = [
+        "cpu.lock.json", "cpu.env.out", "cpu.linux-aarch64.env.out", "gpu.conda-lock.yml", "layers.json", "CHANGELOG-gpu.md",
+        "RELEASE.md", "RELEASE-NOTE.md", "images.json",
+    ]  # fmt: skip
+    for name in [*kept, "old.lock.json", "CHANGELOG-old.md", "cpu.env.in"]:
+        (place / name).write_text("as it was")
+    code, _, err = call(PATCH, "1.4.0", "--force", "--keep-lock")
+    assert code == 0
+    assert {name: (place / name).read_text() for name in kept} == dict.fromkeys(kept, "as it was")
+    assert "removed: build_artifacts/v1/v1.4/v1.4.1/old.lock.json" in err
+    assert not (place / "CHANGELOG-old.md").exists()
+    assert "numpy" in (place / "cpu.env.in").read_text()
+    code, _, err = call(PATCH, "1.4.0", "--keep-lock")
+    assert (code, "give --force too" in err) == (2, True)
+
+
 def test_hand_written_target_needs_no_force(root: Path, call: Call) -> None:
     place = root / "build_artifacts/v1/v1.5/v1.5.0"
     fs.atomic_write(place / "cpu.additional_packages_env.in", b"conda-forge::mlflow[version'>=2']\n")
