@@ -53,12 +53,14 @@ def merged(hub: Hub, number: int) -> Run | None:
 
 def test_a_patch_release_that_fails_first(hub: Hub, server: RegistryServer) -> None:
     change_main(hub, lambda root: publish(root, *BROKEN))
+    hub.fork_asks("release-0.1.1")
 
     # The image tests of gpu are red: nothing is recorded, nothing can be published.
     run = hub.dispatch("release", base="0.1.0", bump="patch").check(test="failure")
     assert [job.result for job in run.jobs["test"]] == ["success", "failure"]
     assert "extra 1.0.2 does not work" in run.log
-    (pull,) = hub.state["pulls"]
+    theirs, pull = hub.state["pulls"]
+    assert (theirs["title"], theirs["body"], theirs["comments"]) == ("Take this", "", [])
     assert (pull["head"], pull["title"], pull["isDraft"]) == ("release-0.1.1", "Release 0.1.1", False)
     assert "| extra | 1.0.0 → 1.0.2 |" in pull["body"]
     (comment,) = pull["comments"]
@@ -73,7 +75,7 @@ def test_a_patch_release_that_fails_first(hub: Hub, server: RegistryServer) -> N
     change_main(hub, pin, "Hold extra back", "release-0.1.1")
     change_main(hub, lambda root: (root / "README.md").write_text("Images\n"), "Read me")
     hub.dispatch("release", base="0.1.0", bump="patch").check()
-    (pull,) = hub.state["pulls"]
+    _, pull = hub.state["pulls"]
     assert "| extra | 1.0.0 → 1.0.1 |" in pull["body"]
     (comment,) = pull["comments"]
     assert "**0.1.1** is staged and tested: merging this publishes it." in comment["body"]
@@ -106,7 +108,7 @@ def check_publishing(hub: Hub, server: RegistryServer, staged: dict[str, str]) -
     """Merged: published; the first try ends half-way, the second finishes it."""
     assert sorted(server.tags) == ["stage"]
     server.faults.append(Fault("PUT", "/mirror/manifests/", 403, times=100))
-    run = merged(hub, 1) or Run()
+    run = merged(hub, 2) or Run()
     run.check(publish="failure")
     assert (hub.git("tag"), hub.state["releases"]) == ("", {})
     server.faults.clear()

@@ -89,7 +89,7 @@ def pr_create(state: dict[str, Any], arguments: list[str]) -> None:
     state["pulls"].append(
         {
             "number": number, "head": found.head, "base": found.base, "title": found.title, "body": body,
-            "state": "open", "isDraft": found.draft, "comments": [], "labels": [],
+            "state": "open", "isDraft": found.draft, "isCrossRepository": False, "comments": [], "labels": [],
         }
     )  # fmt: skip
     print(f"https://github.example/team/images/pull/{number}")

@@ -79,6 +79,7 @@ class Hub:
         (place / "state.json").write_text(json.dumps({"pulls": [], "comment": 0, "releases": {}}))
         self._write_programs()
         self.git("init", "--quiet", "--bare", "--initial-branch=main", str(self.origin), cwd=place)
+        self.git("config", "uploadpack.allowReachableSHA1InWant", "true")
         hook = self.origin / "hooks" / "pre-receive"
         hook.write_text(_HOOK)
         hook.chmod(0o755)
@@ -156,6 +157,17 @@ class Hub:
     def label(self, number: int, *names: str) -> None:
         state = self.state
         state["pulls"][number - 1]["labels"] = [{"name": name} for name in names]
+        (self.place / "state.json").write_text(json.dumps(state))
+
+    def fork_asks(self, branch: str) -> None:
+        """Somebody opens a pull request from a branch of this name in a fork."""
+        state = self.state
+        state["pulls"].append(
+            {
+                "number": len(state["pulls"]) + 1, "head": branch, "base": "main", "title": "Take this", "body": "",
+                "state": "open", "isDraft": False, "isCrossRepository": True, "comments": [], "labels": [],
+            }
+        )  # fmt: skip
         (self.place / "state.json").write_text(json.dumps(state))
 
     def merge(self, number: int) -> tuple[str, str]:
@@ -330,20 +342,28 @@ class Hub:
     def _action(self, name: str, values: Mapping[str, Any], work: Path, outputs: Path) -> None:
         """Do what an action does, as far as later steps see it."""
         if name == "actions/checkout":
-            assert values["persist-credentials"] is False, "no token stays in the clone"
-            assert values["fetch-depth"] == 0
-            self.git("clone", "--quiet", str(self.origin), str(work), cwd=self.place)
-            ref = values.get("ref")
-            if ref is None:
-                self.git("fetch", "--quiet", "origin", "refs/pull/merge", cwd=work)
-                ref = "FETCH_HEAD"
-            self.git("checkout", "--quiet", ref, cwd=work)
+            self._checkout(values, work)
         elif name == "actions/upload-pages-artifact":
             shutil.copytree(work / values["path"], self.place / "pages", dirs_exist_ok=True)
         elif name == "actions/deploy-pages":
             outputs.write_text("page_url=https://team.github.example/images\n")
         else:
             assert name in {"actions/setup-python", "sigstore/cosign-installer"}, name
+
+    def _checkout(self, values: Mapping[str, Any], work: Path) -> None:
+        """Clone everything where `fetch-depth` is 0, else fetch the one commit."""
+        assert values["persist-credentials"] is False, "no token stays in the clone"
+        ref = values.get("ref", "refs/pull/merge")
+        depth = ["--depth=1"] if values.get("fetch-depth") != 0 else []
+        if depth:
+            self.git("init", "--quiet", "--initial-branch=main", str(work), cwd=self.place)
+            self.git("remote", "add", "origin", f"file://{self.origin}", cwd=work)
+        else:
+            self.git("clone", "--quiet", "--no-checkout", str(self.origin), str(work), cwd=self.place)
+        if depth or ref.startswith("refs/"):
+            self.git("fetch", "--quiet", *depth, "origin", ref, cwd=work)
+            ref = "FETCH_HEAD"
+        self.git("checkout", "--quiet", ref, cwd=work)
 
     def _base_env(self) -> dict[str, str]:
         return {
