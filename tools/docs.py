@@ -6,7 +6,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -16,8 +16,10 @@ from lockyard.artifacts.template import CONTEXT
 from lockyard.cli.root import INTERRUPTED, SECTIONS, root_command
 from lockyard.conda.bounds import SHAPES, solver_spec, upper_bound
 from lockyard.conda.spec import Spec
-from lockyard.distribution import Distribution, Line, Policy
+from lockyard.distribution import Distribution, Line, Model, Policy
+from lockyard.pyrelease import dockerfiles
 from lockyard.pyrelease.project import PackageTable
+from lockyard.pyrelease.runtimes import RuntimesFile
 from lockyard.version import Bump
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +71,7 @@ def _subclasses(cls: type[errors.LockyardError]) -> Iterator[type[errors.Lockyar
             yield from _subclasses(child)
 
 
-def schema(model: type[Distribution | Line | PackageTable]) -> str:
+def schema(model: type[Model]) -> str:
     """Return the JSON schema of one configuration file."""
     return json.dumps(model.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"
 
@@ -95,9 +97,9 @@ def shapes() -> str:
     return "".join(lines)
 
 
-def context() -> str:
+def context(names: Mapping[str, str]) -> str:
     """Return the table of names that a template knows."""
-    return "".join(["| name | meaning |\n|---|---|\n", *(f"| `{name}` | {text} |\n" for name, text in CONTEXT.items())])
+    return "".join(["| name | meaning |\n|---|---|\n", *(f"| `{name}` | {text} |\n" for name, text in names.items())])
 
 
 def with_table(page: str, table: str) -> str:
@@ -115,11 +117,13 @@ def pages() -> dict[Path, str]:
     return {
         REFERENCE / "commands.md": commands(),
         REFERENCE / "exit-codes.md": exit_codes(),
-        REFERENCE / "templates.md": with_table("templates.md", context()),
+        REFERENCE / "templates.md": with_table("templates.md", context(CONTEXT)),
+        REFERENCE / "runtimes.md": with_table("runtimes.md", context(dockerfiles.CONTEXT)),
         REFERENCE / "version-bounds.md": with_table("version-bounds.md", shapes()),
         REFERENCE / "lockyard.schema.json": schema(Distribution),
         REFERENCE / "variants.schema.json": schema(Line),
         REFERENCE / "package.schema.json": schema(PackageTable),
+        REFERENCE / "runtimes.schema.json": schema(RuntimesFile),
     }
 
 
