@@ -109,6 +109,24 @@ def upstream(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return work, env
 
 
+@pytest.fixture
+def labservice(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A clone of examples/labservice that needs no network: a base, and wheels of what is installed here."""
+    from support.labimages import make_lab, python_base
+    from support.package_index import BUILD, LAB, fill
+
+    need("docker", "debian", "sandbox")
+    index = fill(tmp_path / "index", *BUILD, *LAB)
+    lab = make_lab(tmp_path, base=python_base())
+    env = environment(LOCKYARD_CACHE_DIR=tmp_path / "cache", UV_NO_INDEX="1", UV_FIND_LINKS=index)
+    subprocess.run(["lockyard", "package", "lock", "--fresh"], cwd=lab.root, env=env, check=True, capture_output=True)
+    lab.commit("locks")
+    lab.git("tag", "--force", "v0.1.0")
+    yield lab.root, env
+    for image in ("0.1.0", "0.1.0-client", "0.1.0-client-dirty", "0.1.0-client-cuda12.9"):
+        lab.remove_image(f"localhost/labservice:{image}")
+
+
 def committed(work: Path, env: dict[str, str], ignored: str = "out/\n.lockyard/\nregistry/\nchannel\nbase\n") -> None:
     (work / ".gitignore").write_text(ignored)
     for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "All releases so far"]):
