@@ -110,7 +110,7 @@ def upstream(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 
 @pytest.fixture
-def labservice(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+def images(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """A clone of examples/labservice that needs no network: a base, and wheels of what is installed here."""
     from support.labimages import make_lab, python_base
     from support.package_index import BUILD, LAB, fill

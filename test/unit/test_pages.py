@@ -16,7 +16,7 @@ PAGES = [
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"))
     if page.name not in {"CHANGELOG.md", "commands.md"} and "build_artifacts" not in page.parts
 ]
-PLACES = {"demo", "labservice", "reference", "upstream"}
+PLACES = {"demo", "labservice", "reference", "upstream", "images"}
 
 
 def lockyards(text: str) -> Iterator[list[str]]:
