@@ -65,6 +65,8 @@ def test_every_part_is_read(tmp_path: Path, call: Call) -> None:
     suite = read_suite(read_tree(tmp_path / "new/test/image"), source="test/image")
     assert [test.name for test in suite.tests] == ["science", "version"]
     assert suite.pytest
+    assert call("--root", "new", "ci", "generate", "--check")[0] == 0
+    assert (tmp_path / "new/.github/workflows/lockyard-nightly.yml").is_file()
     release = tmp_path / "new/build_artifacts/v0/v0.1/v0.1.0"
     assert (release / "Dockerfile").read_bytes() == (tmp_path / "new/template/v0/v0.1/Dockerfile").read_bytes()
     assert "cuda-cudart" in (release / "small-gpu.env.in").read_text()
@@ -109,7 +111,7 @@ def test_in_the_current_directory(tmp_path: Path, call: Call, monkeypatch: pytes
     assert place.stat().st_ino == inode
     assert open_workspace(place).distribution.name == "cloned"
     assert sorted(os.listdir(place)) == sorted([
-        ".git", ".gitignore", "README.md", "build_artifacts", "lockyard.toml", "template", "test",
+        ".git", ".github", ".gitignore", "README.md", "build_artifacts", "lockyard.toml", "template", "test",
     ])  # fmt: skip
 
 

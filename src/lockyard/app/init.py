@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lockyard import fs
+from lockyard import __version__, fs
+from lockyard.app.ci import ASSETS as WORKFLOWS
 from lockyard.app.runtimes import read_runtimes, templates
 from lockyard.app.workspace import find_root
+from lockyard.ci.generate import render_target
+from lockyard.ci.settings import settings_of
+from lockyard.distribution import parse_distribution
 from lockyard.errors import ConfigError, VersionExistsError
 from lockyard.pyrelease.dockerfiles import render_dockerfile
 from lockyard.pyrelease.project import PYPROJECT, parse_project
-from lockyard.starter.conda import CondaStart, start_files
+from lockyard.starter.conda import CONFIG, CondaStart, start_files
 from lockyard.starter.package import package_files
 from lockyard.tree import File, Tree
 
@@ -79,7 +83,10 @@ def _conda(request: InitRequest, name: str, title: str, links: dict[str, str]) -
     start = CondaStart(
         name=name, title=title, types=request.types, channel=channel, base=base, virtual=request.virtual, links=links
     )
-    return start_files(start, fs.read_tree(ASSETS / "conda"))
+    files = start_files(start, fs.read_tree(ASSETS / "conda"))
+    distribution = parse_distribution(files[CONFIG].data.decode(), source=CONFIG)
+    settings = settings_of(distribution, config=CONFIG, version=__version__)
+    return files.merge(render_target("github", settings, fs.read_tree(WORKFLOWS)))
 
 
 def _package(directory: Path, name: str, title: str) -> Tree:

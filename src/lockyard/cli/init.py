@@ -74,8 +74,8 @@ def init(
 ) -> None:
     r"""Begin a new distribution: a small complete one in a directory that is empty or not there yet.
 
-    Writes lockyard.toml, variants.toml, the template of the first minor line, the first release with its packages, image tests
-    and a README that says what to do next. --build locks, builds and tests the first release on the spot, from the
+    Writes lockyard.toml, variants.toml, the template of the first minor line, the first release with its packages, image tests,
+    CI workflows and a README that says what to do next. --build locks, builds and tests the first release on the spot, from the
     channel. A channel's directory or a root file system (a tar file) of this machine is linked beside the files; the link is not
     committed. With --kind package: pyproject.toml, code, tests, runtimes.yaml and its Dockerfile. Prints the tree.
 

@@ -10,6 +10,7 @@ from lockyard.starter.files import placed, rendered, subtree
 from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 
+CONFIG = "lockyard.toml"
 FIRST = Version(0, 1, 0)
 """The first release."""
 _LINE = "template/v0"
@@ -71,7 +72,6 @@ def start_files(start: CondaStart, assets: Tree) -> Tree:
         "types": image_types(start),
         "names": tuple(start.types),
         "links": start.links,
-        "workflows": False,
     }
     first, line = str(release_dir(FIRST)), f"{_LINE}/v0.1"
     parts = {place: subtree(assets, place) for place in ("root", "template", "line", "release")}
@@ -85,6 +85,6 @@ def start_files(start: CondaStart, assets: Tree) -> Tree:
         own = rendered(parts["release"], {**values, "item": item})
         found |= {f"{first}/{item.name}.{path}": file for path, file in own.items()}
     tree = Tree(found)
-    for path, parse in (("lockyard.toml", parse_distribution), (f"{_LINE}/variants.toml", parse_line)):
+    for path, parse in ((CONFIG, parse_distribution), (f"{_LINE}/variants.toml", parse_line)):
         parse(tree[path].data.decode(), source=path)
     return tree
