@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from lockyard.app import packagerelease, releasesteps
 from lockyard.pyrelease.plan import STEPS, Journal, parse_journal
 from support.lab import Lab, make_lab, quick_build
-from support.package_index import BUILD, LAB, Index, fill, serve_index
+from support.package_index import BUILD, LAB, Index, fill, serve_index, tiny_wheel
 from support.require import need
 
 pytestmark = pytest.mark.integration
@@ -175,8 +176,7 @@ def test_a_crash_after_each_step_and_then_the_same_end(
         monkeypatch.setattr(packagerelease, "save_journal", save)
         if step in {"checks", "bump", "commit", "next"}:  # by another command, too, that opens the project
             lab.run("package", "bump", "--check")
-        resume = ("--resume",) if number % 2 else ()
-        done = lab.run(*command[:3], *resume, *QUICK)
+        done = lab.run(*command, *(("--resume",) if number % 2 else ()))
         assert done.code == 0, f"{step}: {done.err}"
         assert state(lab) == wanted, step
 
@@ -235,6 +235,46 @@ def test_a_failed_publication_goes_on(lab: Lab, index: Index, quick_builds: None
     assert lab.git("ls-remote", "origin", "v0.1.1a1") != ""
 
 
+def tags_of(lab: Lab, name: str) -> set[str]:
+    """The tags of an OCI layout that stands for a repository."""
+    found = json.loads((lab.root / "registry" / name / "index.json").read_text())["manifests"]
+    return {item["annotations"]["org.opencontainers.image.ref.name"] for item in found}
+
+
+def test_images_are_released_too(tmp_path: Path, home: Path, index: Index) -> None:
+    """Three images without a container engine, tested, published to two repositories; floating tags for the final ones only."""
+    from support.labimages import make_lab as image_lab
+    from support.labimages import python_base
+
+    need("debian", "sandbox", "root")
+    whole = make_lab(tmp_path / "plain", home)  # writes the settings of git
+    lab = replace(whole, root=image_lab(tmp_path, template="native", base=python_base()).root, index=index.simple)
+    kinds = ("", "-client", "-client-cuda12.9")
+    targets = ("--repository", "none", "--target-ecr-repo", "oci:registry/one", "--target-ecr-repo", "oci:registry/two")
+
+    out = lab.ok("package", "release", "pre", "--bump", "minor", "--no-isolation", *targets)
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("images ")] == [
+        f"0.2.0a1{kind}" for kind in kinds
+    ]
+    assert not (lab.root / "registry").exists()
+    assert "pkg_version: 0.2.0a1" in lab.git("show", "v0.2.0a1:runtimes.yaml")
+    assert "0.2.0a1" in lab.git("show", "v0.2.0a1:Dockerfile.client")
+    out = lab.ok("package", "release", "pre", "--resume", "--publish")
+    assert out.count("publish-images registry/one@sha256:") + out.count("publish-images oci:registry/one@sha256:") == 3
+    for name in ("one", "two"):
+        assert tags_of(lab, name) == {f"0.2.0a1{kind}" for kind in kinds}
+
+    lab.ok("package", "release", "final", "--no-isolation", "--publish", *targets)
+    assert lab.run("runtimes", "generate", "--all", "--check").code == 0
+    floating = {f"latest{kind}" for kind in kinds}
+    for name in ("one", "two"):
+        assert (
+            tags_of(lab, name) == {f"{version}{kind}" for version in ("0.2.0a1", "0.2.0") for kind in kinds} | floating
+        )
+    lab.git("switch", "--quiet", "main")
+    assert lab.run("runtimes", "generate", "--all", "--check").code == 0
+
+
 def test_a_plan_changes_nothing(lab: Lab) -> None:
     done = lab.run("package", "release", "final", "--bump", "minor", "--dry-run", "--json")
     assert done.code == 0, done.err
@@ -283,28 +323,30 @@ def test_what_is_refused_before_anything_happens(lab: Lab) -> None:
     assert "[Unreleased] says nothing, and 0.2.0 is a final version" in lab.refused(*final)
 
 
-def test_checks_come_first(lab: Lab, tmp_path: Path) -> None:
-    """Drift, a remote that is ahead, a check of the project: found before a file is touched."""
+def test_checks_come_first(lab: Lab, index: Index, tmp_path: Path) -> None:
+    """Drift, a check of the project, a version on the index, a remote that is ahead: found before a file is touched."""
     final = ("package", "release", "final", "--bump", "minor", *QUICK)
     lab.edit("runtimes.yaml", "0.1.0", "0.0.9")
     lab.commit()
     assert "runtimes.yaml:3: 0.0.9" in lab.refused(*final, code=8)
-    lab.ok("package", "release", "final", "--abandon")
     lab.edit("runtimes.yaml", "0.0.9", "0.1.0")
     lab.edit(
         "pyproject.toml", "[tool.lockyard.package]", '[tool.lockyard.package]\nchecks = [["git", "no-such-command"]]'
     )
     lab.commit()
     assert "the check `git no-such-command` failed" in lab.refused(*final, code=5)
-    lab.ok("package", "release", "final", "--abandon")
     lab.edit("pyproject.toml", '["git", "no-such-command"]', '["touch", "stray.txt"]')
     lab.commit()
     done = lab.run(*final)
     assert (done.code, "?? stray.txt" in done.err) == (2, True)
     (lab.root / "stray.txt").unlink()
-    lab.ok("package", "release", "final", "--abandon")
     lab.edit("pyproject.toml", 'checks = [["touch", "stray.txt"]]\n', "")
     ahead = lab.commit()
+    name, data = tiny_wheel("labservice", "0.2.0")
+    (index.directory / name).write_bytes(data)
+    said = lab.refused(*final, "--publish", "--repository", index.upload, code=3)
+    assert "0.2.0 is on http://127.0.0.1" in said
+    (index.directory / name).unlink()
     lab.git("init", "--quiet", "--bare", str(tmp_path / "remote.git"))
     lab.git("remote", "add", "origin", str(tmp_path / "remote.git"))
     lab.git("push", "--quiet", "--set-upstream", "origin", "main")
@@ -323,9 +365,10 @@ def test_another_release_waits_and_abandon_restores(lab: Lab, monkeypatch: pytes
     with contextlib.suppress(Crash):
         lab.run("package", "release", "pre", "--bump", "minor", *QUICK)
     assert lab.git("status", "--porcelain") != ""
-    said = lab.refused("package", "release", "final", "--bump", "minor", *QUICK)
-    assert "the pre release of 0.2.0a1 was interrupted before build" in said
-    assert "--abandon" in said
+    for words in (("final", "--bump", "minor"), ("pre", "--bump", "major"), ("pre", "--identifier", "b", "--resume")):
+        said = lab.refused("package", "release", *words, *QUICK)
+        assert "the pre-release of 0.2.0a1 was interrupted before build" in said
+        assert "--abandon" in said
     lab.ok("package", "release", "pre", "--abandon")
     assert (lab.git("status", "--porcelain"), lab.git("rev-parse", "HEAD")) == ("", before)
     assert "no release to abandon" in lab.refused("package", "release", "pre", "--abandon")

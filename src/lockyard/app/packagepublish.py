@@ -14,7 +14,7 @@ from lockyard.pyrelease.backend import twine_upload
 from lockyard.pyrelease.dist import DistFile
 from lockyard.pyrelease.files import state_dir
 from lockyard.pyrelease.index import read_listing, read_pypirc
-from lockyard.pyrelease.indexes import Target, check_publishable, find_target, missing_files
+from lockyard.pyrelease.indexes import Target, check_publishable, files_of, find_target, missing_files
 from lockyard.pyrelease.project import Project
 
 
@@ -71,6 +71,22 @@ def refuse_published(published: Published, version: Version) -> None:
             f"{version} is on {published.target.name} already, with the same bytes",
             details=[file.name for file in published.files], hint="there is nothing to do",
         )  # fmt: skip
+
+
+def refuse_existing(toolbox: Toolbox, project: Project, index: str, version: Version) -> None:
+    """Refuse a version that an index has, before anything is built for it.
+
+    Raises:
+        VersionExistsError: it has.
+        RegistryError: it cannot be asked.
+
+    """
+    target = find_target(project, index, read_pypirc(toolbox.environ))
+    listed = files_of(read_listing(target, project.name, toolbox.environ), version)
+    if listed:
+        raise VersionExistsError(
+            f"{version} is on {target.name} already", details=sorted(listed), hint="--bump gives another version"
+        )
 
 
 def open_target(toolbox: Toolbox, project: Project, index: str | None) -> Target:

@@ -34,9 +34,9 @@ class ReleaseRequest:
     images: bool = True
 
     @property
-    def says_version(self) -> bool:
-        """Whether it says which version."""
-        return self.part is not None or self.identifier is not None
+    def asked(self) -> str:
+        """Which version is asked for, empty where that is not said."""
+        return " ".join(word for word in (self.part, self.identifier) if word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def plan_release(toolbox: Toolbox, project: Project, request: ReleaseRequest) ->
     bump = plan_version(project, new, read)
     plan = ReleasePlan(
         kind=request.kind, name=project.name, old=str(project.version), new=str(new), tag=project.tag(new), start=start,
-        base=git.head(), moment=int(toolbox.clock.now().timestamp()),
+        base=git.head(), moment=int(toolbox.clock.now().timestamp()), asked=request.asked,
         branch=project.branch(new) if final else None,
         next=_next_version(project, new, start) if final else None,
         changelog=table.changelog if read(table.changelog) is not None else None,
@@ -129,15 +129,16 @@ def open_release(root: Path, request: ReleaseRequest, *, resume: bool) -> Journa
 
     """
     journal = read_journal(root)
-    if journal is None or (not journal.left and not resume):
+    # Where not even the checks were passed nothing has happened.
+    if journal is None or not journal.done or (not journal.left and not resume):
         if resume:
-            raise ConfigError("there is no release to go on with")
+            raise ConfigError("there is no release to go on with", hint="without --resume one begins")
         return None
     plan = journal.plan
-    if plan.kind != request.kind or (request.says_version and not resume):
+    if plan.kind != request.kind or request.asked not in {"", plan.asked}:
+        what = f"the {'final release' if plan.kind == 'final' else 'pre-release'} of {plan.new}"
         raise ConfigError(
-            f"the {plan.kind} release of {plan.new} was interrupted before {journal.left[0]}" if journal.left
-            else f"the last release here is the {plan.kind} release of {plan.new}",
+            f"{what} was interrupted before {journal.left[0]}" if journal.left else f"the last release here is {what}",
             hint=f"lockyard package release {plan.kind} --resume goes on, lockyard package release {plan.kind} --abandon begins again",
         )  # fmt: skip
     index = request.index or plan.index

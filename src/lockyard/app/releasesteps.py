@@ -14,7 +14,7 @@ from lockyard import fs, process
 from lockyard.app.package import check_copies, open_project, plan_version, project_lock, refuse_dirty
 from lockyard.app.packagebuild import DIST, BuildOptions, build_package
 from lockyard.app.packagelock import LockOptions, plan_locks, write_locks
-from lockyard.app.packagepublish import publish_package
+from lockyard.app.packagepublish import publish_package, refuse_existing
 from lockyard.app.workspace import decode
 from lockyard.errors import BuildError, ConfigError, LockyardError
 from lockyard.gitwork import GitWork
@@ -88,7 +88,7 @@ def _checks(release: Release) -> Done:
     git, plan = release.git, release.plan
     refuse_dirty(git, "a release is made from a commit")
     if git.branch() != plan.start or git.head() != plan.base:
-        raise ConfigError(f"this is no longer {plan.start} at {plan.base[:12]}", hint="begin again: --abandon")
+        raise ConfigError(f"this is no longer {plan.start} at {plan.base[:12]}", hint="run it again")
     if git.tag_commit(plan.tag) is not None:
         raise ConfigError(f"the tag {plan.tag} is there already")
     if plan.branch is not None and git.branch_commit(plan.branch) is not None:
@@ -97,11 +97,15 @@ def _checks(release: Release) -> Done:
     if upstream is not None and not git.contains("HEAD", upstream):
         raise ConfigError(f"{plan.start} lacks commits of {upstream}", hint="git pull")
     copies = check_copies(release.project)
+    if plan.publish and plan.index is not None:
+        refuse_existing(release.toolbox, release.project, plan.index, Version(plan.new))
     for argv in release.project.table.checks:
         _run_check(release, argv)
     refuse_dirty(git, "a check of [tool.lockyard.package] left them")
     own = len(release.project.table.checks)
-    return Done(f"{len(copies)} copies of the version agree{f', {own} checks of the project passed' if own else ''}")
+    return Done(
+        f"{len(copies)} copies of the version agree{f'; the checks of the project passed ({own})' if own else ''}"
+    )
 
 
 def _run_check(release: Release, argv: tuple[str, ...]) -> None:

@@ -115,7 +115,7 @@ def missing_files(
 
     """
     ours = {file.name: file for file in files}
-    there = {name: digest for name, digest in listed.items() if _is_version(name, version)}
+    there = files_of(listed, version)
     other = [name for name, digest in there.items() if name not in ours or digest not in {ours[name].sha256, None}]
     if other:
         raise VersionExistsError(
@@ -123,6 +123,11 @@ def missing_files(
             hint="a version is published once: lockyard package bump",
         )  # fmt: skip
     return tuple(file for name, file in ours.items() if name not in there)
+
+
+def files_of(listed: Mapping[str, str | None], version: Version) -> dict[str, str | None]:
+    """Return those of the listed files that belong to a version."""
+    return {name: digest for name, digest in listed.items() if _is_version(name, version)}
 
 
 def _is_version(name: str, version: Version) -> bool:

@@ -23,6 +23,8 @@ PUBLISHING = frozenset(step for step in STEPS if step.startswith("publish-"))
 class ReleasePlan:
     """What a release does. `base` is the commit that it begins from, `moment` its time (seconds since 1970, UTC).
 
+    `asked` is the part and the identifier that were asked for, empty for none.
+
     `branch` is made for a final release, `next` is the development version that `start` (the branch it begins on) goes on
     with. `index` is where the distributions go, `None` for nowhere; `remote` where git pushes to, `None` for nowhere;
     `runtimes` says that there are Dockerfiles to generate, `images` that they are built; `image_targets` are
@@ -37,6 +39,7 @@ class ReleasePlan:
     start: str
     base: str
     moment: int
+    asked: str = ""
     branch: str | None = None
     next: str | None = None
     changelog: str | None = None
