@@ -17,7 +17,7 @@ from lockyard.ports import Log, Toolbox
 from lockyard.ports.containers import Runner, RunRequest, RunResult
 from lockyard.ports.registry import RegistryPort
 from lockyard.registry.directory import OciDirectory
-from support.labimages import Lab, make_lab
+from support.labimages import Lab, make_lab, write_base
 from support.registry_server import RegistryServer, running_registry
 
 Call = Callable[..., tuple[int, str, str]]
@@ -370,3 +370,22 @@ def test_killed_before_every_write_and_resumed(lab: Lab, call: Call, server: Reg
     assert effects > 20
     assert server.state_checks == []
     assert not list((lab.root / ".lockyard/push").glob("*.jsonl"))
+
+
+def test_another_base_is_another_image(lab: Lab, call: Call) -> None:
+    """A base that lies here counts by what it is, not by its name."""
+    assert call("client")[0] == 0
+    before = digests(lab, "0.1.0", "client")
+    shutil.rmtree(lab.root / "base")
+    write_base(lab.root / "base", lab.root.parent, "another")
+    code, _, err = call("client")
+    assert code == 0
+    assert "built already" not in err
+    assert digests(lab, "0.1.0", "client") != before
+
+
+def test_nothing_is_left_behind(lab: Lab, call: Call) -> None:
+    assert call(*TWO)[0] == 0
+    left = [path for path in lab.root.rglob(".*") if ".git" not in path.parts]
+    assert {path.name for path in left} == {".gitignore", ".lockyard"}
+    assert lab.git("status", "--porcelain") == ""

@@ -159,9 +159,9 @@ def make_lab(place: Path, *, template: str | None = None, base: Path | None = No
     return lab
 
 
-def write_base(layout: Path, place: Path) -> None:
+def write_base(layout: Path, place: Path, seed: str = "base") -> None:
     """Write an image with one file as an OCI layout."""
-    layer, path = real_layer(place / "blobs", "base", 2000)
+    layer, path = real_layer(place / "blobs", seed, 2000)
     config = {**oci_platform("linux-64"), "config": {}, "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id)]}}
     write_layout(layout, Image.of(config, [layer]), {layer.descriptor.digest: path})
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lockyard import fs
+from lockyard import fs, process
 from lockyard.app.packagebuild import DIST, BuildOptions, build_package
 from lockyard.app.runtimes import own_templates, read_runtimes, templates
 from lockyard.app.workspace import decode
@@ -97,7 +97,7 @@ def check_out(toolbox: Toolbox, project: Project, options: BundleOptions) -> Ite
         str(there.version), commit, git.describe(there.table.tag.format(version="*")), there.table.tag,
         dirty=options.working_tree and bool(git.status()),
     )  # fmt: skip
-    with fs.temporary_directory(state_dir(project.root), "wheel") as scratch:
+    with process.own_directory(state_dir(project.root)) as scratch:
         found = replace(bare, project=there, epoch=git.time(commit), image_version=version)
         yield replace(found, wheel=_wheel(toolbox, found, options, scratch))
 
@@ -130,7 +130,7 @@ def open_bundle(toolbox: Toolbox, checkout: Checkout, name: str, options: Bundle
     wheels = _wheels(project, runtime)
     with contextlib.ExitStack() as stack:
         if runtime.base_template == NATIVE:
-            scratch = stack.enter_context(fs.temporary_directory(state_dir(project.root), "site"))
+            scratch = stack.enter_context(process.own_directory(state_dir(project.root)))
             files |= _installed(toolbox, checkout, runtime, wheel, scratch)
         else:
             files |= {f"{DIST}/{wheel.name}": _stored(wheel)}
@@ -145,8 +145,7 @@ def open_bundle(toolbox: Toolbox, checkout: Checkout, name: str, options: Bundle
 def write_bundle(bundle: Bundle, path: Path) -> Digest:
     """Write the tar of a bundle, whole or not at all, and return its digest."""
     state = hashlib.sha256()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with fs.temporary_directory(path.parent, "bundle") as scratch:
+    with process.own_directory(path.parent) as scratch:
         with (scratch / "bundle.tar").open("wb") as stream:
 
             def sink(data: bytes | bytearray) -> None:

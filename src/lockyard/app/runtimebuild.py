@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lockyard import __version__, fs
+from lockyard import __version__, fs, process
 from lockyard.app.bases import in_registry
 from lockyard.app.bundles import write_bundle
 from lockyard.app.engines import DEFAULT as DEFAULT_ENGINES
@@ -89,17 +89,15 @@ class _Job:
     platform: str
     layout: Path
     tag: str
+    base: Base | None
+    """Opened where we bring it; `None` where the engine has it or pulls it."""
 
     @property
     def inputs(self) -> str:
-        """The digest of what the image is made from; the base counts by its name."""
-        parts = [
-            str(self.digest),
-            self.choice.engine,
-            self.bundle.image_version,
-            self.bundle.runtime.image,
-            __version__,
-        ]
+        """The digest of what the image is made from; a base that the engine pulls counts by its name."""
+        below = self.base.digest if self.base is not None else None
+        image = self.bundle.runtime.image
+        parts = [str(self.digest), self.choice.engine, self.bundle.image_version, image, below, __version__]
         return str(Digest.of(canonical_json(parts)))
 
 
@@ -113,7 +111,7 @@ class Engines:
     _bases: dict[str, Base] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def base(self, job: "_Job", created: str, workers: int) -> Base:
+    def base(self, project: Project, bundle: Bundle, platform: str, workers: int) -> Base:
         """Open the base that a runtime names.
 
         Raises:
@@ -121,18 +119,18 @@ class Engines:
             RegistryError: its registry does not give it.
 
         """
-        image = job.bundle.runtime.image
+        image = bundle.runtime.image
         with self._guard:
             if image not in self._bases:
                 toolbox = self.toolbox
                 with ThreadPoolExecutor(workers) as executor:
                     opener = BaseOpener(
-                        root=job.project.root, source=job.bundle.runtime.where("image"), created=created,
+                        root=project.root, source=bundle.runtime.where("image"), created=_created(toolbox, bundle),
                         cache=BlobCache(toolbox.cache_dir), pulled=PulledBases(toolbox.cache_dir, toolbox.log),
                         registry=lambda repository: toolbox.registry(repository, pull_only=True), compression="gzip",
                         executor=executor, log=toolbox.log,
                     )  # fmt: skip
-                    self._bases[image] = opener.open(image, oci_platform(job.platform))
+                    self._bases[image] = opener.open(image, oci_platform(platform))
             return self._bases[image]
 
     def get(self, choice: Choice) -> Builder:
@@ -175,13 +173,16 @@ def build_image(
     """
     platform = host_platform(machine_platform.machine())
     start = time.monotonic()
-    with fs.temporary_directory(state_dir(project.root), "bundle") as scratch:
+    with process.own_directory(state_dir(project.root)) as scratch:
         archive = scratch / "bundle.tar"
         digest = write_bundle(bundle, archive)
+        choice = choose(bundle, options.engines)
+        ours = choice.engine == "native" or not in_registry(bundle.runtime.image)
         job = _Job(
-            project, bundle, archive, digest, choose(bundle, options.engines), platform,
+            project, bundle, archive, digest, choice, platform,
             out_dir(project, bundle.image_version, bundle.runtime.name, platform),
             check_tag(f"{bundle.image_version}{bundle.runtime.suffix}"),
+            engines.base(project, bundle, platform, _workers(options)) if ours else None,
         )  # fmt: skip
         known = None if options.rebuild or options.engines.no_cache else _known(job)
         if known is not None:
@@ -214,6 +215,10 @@ def choose(bundle: Bundle, options: EngineOptions) -> Choice:
     return Choice(engine, why, kind, bundle.dockerfile, instructions)
 
 
+def _workers(options: ImageOptions) -> int:
+    return options.workers or os.cpu_count() or 1
+
+
 def _known(job: _Job) -> Layout | None:
     """Return the image that was built from the same inputs, whole."""
     data = fs.read_file(job.layout / BUILD)
@@ -231,28 +236,23 @@ def _built(
     toolbox: Toolbox, job: _Job, engines: Engines, options: ImageOptions
 ) -> tuple[BuiltImage, Mapping[str, str | None]]:
     """Build by the chosen engine; return the image, and the reference and digest of its base."""
-    native = job.choice.engine == "native"
-    image = job.bundle.runtime.image
-    workers = options.workers or os.cpu_count() or 1
-    created = _created(toolbox, job.bundle)
-    base = Base("scratch", None, empty_image(oci_platform(job.platform), created), {})
-    if native or not in_registry(image):  # else the engine has it or pulls it
-        base = engines.base(job, created, workers)
+    image, created = job.bundle.runtime.image, _created(toolbox, job.bundle)
+    base = job.base or Base("scratch", None, empty_image(oci_platform(job.platform), created), {})
     request = BuildRequest(
         version=job.bundle.image_version, image_type=job.bundle.runtime.name, platform=job.platform, packages=(),
         fetched={}, plan=LayerPlan({}), base=base, prefix="/opt/conda", owner=(0, 0), created=created,
         title=job.bundle.package, dockerfile_name=job.bundle.dockerfile,
-        args={"IMAGE_VERSION": job.bundle.image_version}, workers=workers,
+        args={"IMAGE_VERSION": job.bundle.image_version}, workers=_workers(options),
     )  # fmt: skip
     cache = BlobCache(toolbox.cache_dir)
-    if native:
+    if job.choice.engine == "native":
         text = b"".join(job.bundle.files[job.bundle.dockerfile].chunks()).decode()
         tree = Tree({path: File(b"".join(file.chunks()), file.mode) for path, file in job.bundle.files.items()})
         built = NativeEngine(cache, toolbox.log).build_on_base(replace(request, dockerfile=text, context=tree))
         return built, {"reference": base.reference, "digest": base.digest}
     builder = engines.get(job.choice)
     engine = ContainerEngine(builder, NativeEngine(cache, toolbox.log), cache, scratch=toolbox.cache_dir)
-    argument = None if in_registry(image) else _BASE_ARGUMENTS[job.choice.kind or "derived"]
+    argument = _BASE_ARGUMENTS[job.choice.kind or "derived"] if job.base is not None else None
     name = f"localhost/{job.bundle.package}:{job.tag}"
     with _log(toolbox, job) as say:
         built = engine.build_context(
