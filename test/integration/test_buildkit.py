@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from lockyard.app.build import build_release
+from lockyard.app.bundles import BundleOptions
 from lockyard.app.engines import EngineOptions
+from lockyard.app.packagebuild import BuildOptions
+from lockyard.app.packageimages import build_images, release_options
+from lockyard.app.runtimebuild import ImageOptions
 from lockyard.cli.root import run
 from lockyard.engines.daemon import open_containers
 from lockyard.errors import BuildError, ConfigError
@@ -22,6 +26,7 @@ from lockyard.ports.containers import BuildSecret
 from support.buildkit import Second, second_daemon
 from support.effects import RecordingLog
 from support.engine_site import BASE, CLASSIC, FINISH, VERSION, Site, engine_base, make_site
+from support.labimages import inside, make_lab, python_base
 from support.require import need
 from support.team import check_team_images, team_base, write_team_release
 
@@ -231,3 +236,21 @@ def test_options_of_buildkit_for_another_engine(site: Site, capfd: pytest.Captur
     argv = ["--root", str(site.root), "build", str(VERSION), "--engine", "docker", "--secret", "id=PIP_PASSWORD"]
     assert run(argv, environ=environ) == 2
     assert "--secret is for BuildKit, and the engine is docker" in capfd.readouterr().err
+
+
+def test_the_image_of_a_python_package(second: Second, tmp_path: Path) -> None:
+    """The bundle goes to the builder as it is; stages, the base that we bring, and the tests inside are those of any engine."""
+    made = make_lab(tmp_path, base=python_base())
+    made.more = {**second.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    bundles = BundleOptions(build=BuildOptions(isolated=False, verify=False, try_out=False))
+    (image,) = build_images(
+        made.toolbox, made.project, ("client-gpu",), bundles=release_options(made.project, bundles),
+        options=ImageOptions(engines=BUILDKIT),
+    )  # fmt: skip
+    assert (image.engine, image.tag) == ("buildkit", "0.1.0-client-cuda12.9")
+    assert image.tests is not None
+    assert image.tests.green
+    assert inside(made, image.layout, "/bin/sh", "-c", "id -u; echo $NVIDIA_REQUIRE_CUDA").split() == [
+        "1089",
+        "cuda>=12.9",
+    ]

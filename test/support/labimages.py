@@ -64,6 +64,8 @@ class Lab:
 
     root: Path
     log: RecordingLog = field(default_factory=RecordingLog)
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Further variables of commands."""
 
     @property
     def project(self) -> Project:
@@ -73,7 +75,7 @@ class Lab:
     def environ(self) -> dict[str, str]:
         """What commands know: the machine's container engine, a cache of their own, a git identity."""
         kept = {key: value for key, value in os.environ.items() if key.startswith("DOCKER") or key in {"PATH", "HOME"}}
-        return {**kept, **IDENTITY, "LOCKYARD_CACHE_DIR": str(self.root.with_name("cache"))}
+        return {**kept, **IDENTITY, "LOCKYARD_CACHE_DIR": str(self.root.with_name("cache")), **self.more}
 
     @property
     def toolbox(self) -> Toolbox:
