@@ -13,6 +13,7 @@ from support.built import add_release, make_distribution, write_tests
 
 Call = Callable[..., tuple[int, str, str]]
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ".github/workflows"
 
 
@@ -50,6 +51,14 @@ def test_generate_and_generate_again(root: Path, call: Call) -> None:
     assert {item["action"] for item in json.loads(out)["files"]} == {"keep"}
     assert "environment" not in err, "said once"
     assert call("ci", "generate", "--check")[:2] == (0, "")
+
+
+def test_a_distribution_below_the_top_of_a_repository(root: Path, call: Call) -> None:
+    (root.parent / ".git").mkdir()
+    code, _, err = call("ci", "generate", "github", "--dry-run")
+    assert (code, f"this one begins at {root.parent}" in " ".join(err.split())) == (0, True)
+    (root / ".git").mkdir()
+    assert "begins at" not in call("ci", "generate", "github", "--dry-run")[2]
 
 
 def test_drift(root: Path, call: Call) -> None:
@@ -129,6 +138,17 @@ def test_checkers_find_nothing(root: Path, call: Call, registry: str) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_checkers_find_nothing_in_the_workflows_of_this_repository() -> None:
+    tools = Path(sys.executable).parent
+    files = sorted(map(str, (ROOT / WORKFLOWS).glob("*.yml")))
+    for argv in (
+        [str(tools / "actionlint"), "-shellcheck", str(tools / "shellcheck"), *files],
+        [str(tools / "zizmor"), "--offline", "--quiet", *files],
+    ):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_checkers_find_what_is_wrong(root: Path, call: Call) -> None:
     """The two tests above would notice."""
     call("ci", "generate", "github")
@@ -171,6 +191,25 @@ def test_the_matrix_of_the_test_jobs(root: Path, call: Call) -> None:
     config.write_text(config.read_text().replace("gpu = [", "gpo = ["))
     code, _, err = call("ci", "matrix", "1.4.2", "--image-refs", str(refs))
     assert (code, "did you mean 'gpu'?" in err) == (2, True)
+
+
+def test_each_platform_is_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the same index, each on a machine that runs it."""
+    stage = '{uri = "oci:registry/stage", stage = true}'
+    platforms = ("linux-64", "linux-aarch64")
+    root = make_distribution(tmp_path / "two", platforms=platforms, repositories={"stage": stage}).root
+    add_release(root, "1.4.2", tested=False)
+    refs, environ = tmp_path / "refs.txt", {"LOCKYARD_CACHE_DIR": str(tmp_path / "cache")}
+    push = ["--root", str(root), "push", "1.4.2", "--target-ecr-repo", "stage", "--image-refs", str(refs)]
+    assert run(push, environ=environ) == 0
+    capsys.readouterr()
+    assert run(["--root", str(root), "ci", "matrix", "1.4.2", "--image-refs", str(refs)], environ=environ) == 0
+    entries = json.loads(capsys.readouterr().out)["include"]
+    cpu = [entry for entry in entries if entry["type"] == "cpu"]
+    assert [(entry["platform"], entry["runner"]) for entry in cpu] == [
+        ("linux-64", "ubuntu-24.04"), ("linux-aarch64", "ubuntu-24.04-arm"),
+    ]  # fmt: skip
+    assert len({entry["image"] for entry in cpu}) == 1
 
 
 def test_pending(root: Path, call: Call) -> None:

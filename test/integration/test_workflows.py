@@ -152,6 +152,9 @@ def test_a_minor_release_and_a_protected_branch(hub: Hub, server: RegistryServer
     (hub.place / "protected").touch()
     hub.dispatch("release", base="0.1.0", bump="minor").check()
     assert "| tool | 1.0.0 → 1.2.0 |" in hub.state["pulls"][0]["body"]
+    tip, state = hub.tip("release-0.2.0"), hub.state
+    hub.dispatch("release", base="0.1.0", bump="minor").check()
+    assert (hub.tip("release-0.2.0"), hub.state) == (tip, state)
     run = merged(hub, 1) or Run()
     run.check()
     assert server.tag_digests("production")["latest-cpu"] == server.tag_digests("stage")["0.2.0-cpu"]

@@ -30,6 +30,8 @@ class GenerateResult:
     settings: Settings
     changes: tuple[FileChange, ...]
     written: bool
+    repository: Path | None = None
+    """The top of the git repository, when the distribution is not there: GitHub reads workflows at the top only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def generate(
         wanted = wanted.merge(tree)
         changes += plan_files(target, tree, _there(workspace, target), force=force)
     if dry_run:
-        return GenerateResult(settings, tuple(changes), written=False)
+        return GenerateResult(settings, tuple(changes), written=False, repository=_repository_above(workspace))
     with workspace.lock():
         for change in changes:
             path = workspace.root / change.path
@@ -74,7 +76,7 @@ def generate(
                 fs.atomic_write(path, wanted[change.path].data)
             elif change.action == "remove":
                 fs.remove(path)
-    return GenerateResult(settings, tuple(changes), written=True)
+    return GenerateResult(settings, tuple(changes), written=True, repository=_repository_above(workspace))
 
 
 def check_generated(workspace: Workspace, targets: Sequence[Target] = ()) -> tuple[str, ...]:
@@ -185,6 +187,12 @@ def _is_pending(workspace: Workspace, version: Version, stages: set[str]) -> boo
     places = {place for image in images.values() for place in image.get("repositories") or ()}
     tested = all(part.get("tested") for image in images.values() for part in (image.get("platforms") or {}).values())
     return tested and bool(places) and places <= stages
+
+
+def _repository_above(workspace: Workspace) -> Path | None:
+    if (workspace.root / ".git").exists():
+        return None
+    return next((path for path in workspace.root.parents if (path / ".git").exists()), None)
 
 
 def _settings(workspace: Workspace) -> Settings:

@@ -147,9 +147,15 @@ def _verb(action: str, *, done: bool) -> str:
 
 def _tell(context: Context, result: "GenerateResult", targets: tuple["Target", ...]) -> None:
     """Say what must be set at GitHub, once."""
-    if "github" not in targets or not any(change.is_new for change in result.changes):
-        return
     say, settings = context.toolbox.log, result.settings
+    if "github" not in targets:
+        return
+    if result.repository is not None:
+        say.warning(
+            f"GitHub reads workflows at the top of a repository only, and this one begins at {result.repository}"
+        )
+    if not any(change.is_new for change in result.changes):
+        return
     say.info("set once, in the repository's settings (docs/how-to/run-in-CI.md):")
     say.info("  Actions, General: workflows may create pull requests")
     for name, logins in (("staging", settings.stage_logins), ("production", settings.publish_logins)):
