@@ -85,6 +85,9 @@ def test_a_patch_release_that_fails_first(hub: Hub, server: RegistryServer) -> N
     staged = {kind: image["digest"] for kind, image in record["images"].items()}
     assert '{ base = "0.1.1", bump = "patch" }' in file_of(hub, "schedule.toml", "release-0.1.1")
 
+    login = f"docker login {server.host} --username me --password-stdin"
+    assert {call.partition(":")[0] for call in hub.calls if login in call} == {"build", "test", "report", "record"}
+
     # Once more: nothing changes anywhere. (Tests with a GPU always run again, and their record is attached again.)
     tip, state = hub.tip("release-0.1.1"), hub.state
     server.forget_log()
