@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lockyard import __version__
 from lockyard.cli.options import Context, dry_run_option, json_option, pass_context, version_argument
 from lockyard.version import Version, release_dir
 
@@ -148,6 +149,8 @@ def _verb(action: str, *, done: bool) -> str:
 def _tell(context: Context, result: "GenerateResult", targets: tuple["Target", ...]) -> None:
     """Say what must be set at GitHub, once."""
     say, settings = context.toolbox.log, result.settings
+    if ".dev" in __version__ and not context.workspace.distribution.ci.install:
+        say.warning(f"the jobs install lockyard=={__version__}, which no index has: say what they install in ci.install")
     if "github" not in targets:
         return
     if result.repository is not None:
