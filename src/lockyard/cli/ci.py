@@ -150,7 +150,9 @@ def _tell(context: Context, result: "GenerateResult", targets: tuple["Target", .
     """Say what must be set at GitHub, once."""
     say, settings = context.toolbox.log, result.settings
     if ".dev" in __version__ and not context.workspace.distribution.ci.install:
-        say.warning(f"the jobs install lockyard=={__version__}, which no index has: say what they install in ci.install")
+        say.warning(
+            f"the jobs install lockyard=={__version__}, which no index has: say what they install in ci.install"
+        )
     if "github" not in targets:
         return
     if result.repository is not None:
