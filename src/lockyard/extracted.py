@@ -3,14 +3,18 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from lockyard.errors import BuildError
 from lockyard.oci.contents import FileStat
 
 CHUNK = 1 << 20
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_KINDS: Mapping[int, Literal["file", "symlink", "directory"]] = {
+    stat.S_IFREG: "file", stat.S_IFLNK: "symlink", stat.S_IFDIR: "directory"
+}  # fmt: skip
 _UNSAFE = frozenset({"", ".", ".."})
 
 
@@ -102,6 +106,4 @@ class DirectoryReader:
 
 def _stat(found: os.stat_result) -> FileStat:
     mode = found.st_mode
-    kinds = (("file", stat.S_ISREG), ("symlink", stat.S_ISLNK), ("directory", stat.S_ISDIR))
-    kind = next((name for name, check in kinds if check(mode)), "other")
-    return FileStat(kind, stat.S_IMODE(mode), found.st_size)  # type: ignore[arg-type]  # the literals above
+    return FileStat(_KINDS.get(stat.S_IFMT(mode), "other"), stat.S_IMODE(mode), found.st_size)

@@ -328,8 +328,8 @@ def test_layers_against_their_compressor(
 ) -> None:
     """All of layer production (reading, checking, tar, two hashes, writing) against the compressor alone on the same tars."""
     site.build(image_type=name)
-    layout = read_layout(site.layout(image_type=name))
     request = _request_of(site, name, monkeypatch)
+    layout = read_layout(site.layout(image_type=name))
     tars = [site.place / f"layer-{number}.tar" for number in range(len(layout.image.layers))]
     for path, layer in zip(tars, layout.image.layers, strict=True):
         blob = layout.blob(layer.descriptor.digest)

@@ -15,7 +15,6 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -157,7 +156,7 @@ def unpacked(data: bytes, name: str) -> list[Entry] | None:
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError):
         return None
     return [
-        replace(entry, chunks=functools.partial(_whole, bodies[entry.path])) if entry.kind == "file" else entry
+        entry._replace(chunks=functools.partial(_whole, bodies[entry.path])) if entry.kind == "file" else entry
         for entry in entries
     ]
 

@@ -6,7 +6,6 @@ import io
 import random
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,7 +78,7 @@ def test_unsafe_paths_are_refused(path: bytes) -> None:
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_file_of_another_size_is_refused(size: int) -> None:
     with pytest.raises(BuildError, match="is 3 bytes"):
-        tar_bytes(replace(file(b"a", b"abc"), size=size))
+        tar_bytes(file(b"a", b"abc")._replace(size=size))
 
 
 def layer(compression: Compression, threads: int) -> tuple[bytes, LayerBlob]:
