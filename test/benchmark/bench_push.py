@@ -29,6 +29,7 @@ from support.docker_registry import DockerRegistry, docker_registry
 from support.packed import pack, packed_layers
 from support.require import need
 
+pytestmark = pytest.mark.timeout(3600)
 LAYERS = 20
 NAMES = ("team/one", "team/two", "team/three")
 FIRST, PATCH = "1.4.2", "1.4.3"

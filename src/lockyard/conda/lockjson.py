@@ -4,6 +4,7 @@ A lock comes from a repository that others edit, and its names, versions and fil
 """
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -39,8 +40,11 @@ def write_lock_json(lock: Lock) -> str:
     return f"{{\n{body}\n}}\n"
 
 
+@functools.lru_cache(maxsize=8)
 def read_lock_json(text: str, source: str) -> Lock:
     """Read what `write_lock_json` wrote (`source` is the file's name, for messages).
+
+    A command looks at the same few locks again and again, and nothing changes a `Lock`: the last ones are kept.
 
     Raises:
         ConfigError: it is no JSON, its schema is newer than ours, or a field is missing, unknown or malformed.
