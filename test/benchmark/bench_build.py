@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -245,31 +245,23 @@ def test_cold_against_docker(site: Site, context: Path, capsys: pytest.CaptureFi
 def test_build_and_push_against_docker(site: Site, context: Path, capsys: pytest.CaptureFixture[str]) -> None:
     counter = itertools.count()
 
-    def both(build: Sequence[str], push: Callable[[str], list[list[str]]]) -> Callable[[], None]:
-        def run() -> None:
-            repository = f"{site.registry.host}/bench-{next(counter)}"
-            site.run(*build)
-            for line in push(repository):
-                site.run(*line)
+    def repository() -> str:
+        return f"{site.registry.host}/bench-{next(counter)}"
 
-        return run
+    def with_lockyard(name: str) -> None:
+        site.run(*site.build_argv(image_type=name), "--target-ecr-repo", repository())
 
-    def push_with_lockyard(name: str, repository: str) -> list[list[str]]:
-        options = ("--skip-tests", "--image-type", name, "--target-ecr-repo", repository)
-        return [site.lockyard("push", "1.0.0", *options)]
-
-    def push_with_docker(repository: str) -> list[list[str]]:
-        return [[site.docker, "tag", NAME, f"{repository}:1"], [site.docker, "push", "-q", f"{repository}:1"]]
+    def with_docker() -> None:
+        name = f"{repository()}:1"
+        site.run(*docker.argv)
+        site.run(site.docker, "tag", NAME, name)
+        site.run(site.docker, "push", "-q", name)
 
     docker = docker_build(site, context)
     things: dict[str, tuple[Callable[[], object], Callable[[], None]]] = {
-        f"lockyard build, push, {name}": (
-            site.forget,
-            both(site.build_argv(image_type=name), partial(push_with_lockyard, name)),
-        )
-        for name in TYPES
+        f"lockyard build, push, {name}": (site.forget, partial(with_lockyard, name)) for name in TYPES
     }
-    things["docker build, push"] = (docker.prepare or (lambda: None), both(docker.argv, push_with_docker))
+    things["docker build, push"] = (docker.prepare or (lambda: None), with_docker)
     found: dict[str, Timing] = {name: Timing() for name in things}
     for _ in range(RUNS):
         for name, (prepare, run) in things.items():
