@@ -21,6 +21,7 @@ _NAME_RE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _VERSION_RE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!~*]*")
 _BUILD_RE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!~]*")
 _SUBDIR_RE = re.compile(r"noarch|[a-z]+-[a-z0-9_]+")
+_NO_HOST_RE = re.compile(r"[<>\"{}|^`]")
 _FORBIDDEN_RE = re.compile(r"[\x00-\x20\x7f\\?#]")
 _EXTENSIONS = (".conda", ".tar.bz2")
 _FILE = "file:"
@@ -160,7 +161,7 @@ def _http_problem(url: str) -> tuple[str, str | None] | None:
         parts = urlsplit(url)
     except ValueError:  # such as an unclosed bracket
         parts = urlsplit("")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or _NO_HOST_RE.search(parts.netloc):
         return f"{redact(url)!r} is not an http, https or file address", None
     if "@" in parts.netloc or "/t/" in parts.path:
         return (

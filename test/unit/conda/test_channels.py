@@ -35,6 +35,7 @@ def test_a_channel_has_a_name_for_specs_and_a_base(text: str, name: str, base: s
         "file:/srv/x",
         "file:///srv/../x",
         "file:%2e%2e/x",
+        "https://<host.example/chan",
         "https://me:secret@host.example/chan",
         "https://host.example/t/abcdef/chan",
         "https://host.example/a/%2e%2e/b",
