@@ -1,9 +1,12 @@
 """Lockyard releases itself: the procedure of RELEASE.md, part 2, on a clone of this very repository."""
 
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 
 from lockyard import __version__
@@ -71,3 +74,64 @@ def test_a_pre_release_of_lockyard(clone: Lab, monkeypatch: pytest.MonkeyPatch) 
         "src/lockyard/__init__.py",
     ]
     assert clone.git("status", "--porcelain") == ""
+
+
+def test_the_release_workflow(clone: Lab) -> None:
+    """actionlint with shellcheck, and zizmor at its strictest, find nothing; its commands are those of the procedure."""
+    tools = Path(sys.executable).parent
+    workflow = str(clone.root / ".github" / "workflows" / "release.yml")
+    for argv in (
+        [str(tools / "actionlint"), "-shellcheck", str(tools / "shellcheck"), workflow],
+        [str(tools / "zizmor"), "--offline", "--quiet", "--persona", "pedantic", workflow],
+    ):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_release_workflow_runs(clone: Lab, tmp_path: Path) -> None:
+    """The script of its release job, as the runner runs it, with a stand-in for Lockyard that notes what it is asked."""
+    from ruamel.yaml import YAML
+
+    jobs = YAML(typ="safe").load((clone.root / ".github/workflows/release.yml").read_text())["jobs"]
+    script = next(step["run"] for step in jobs["release"]["steps"] if step.get("id") == "release")
+    place = tmp_path / "bin"
+    for path, text in (
+        (place / "gh", "#!/bin/sh\n"),
+        (clone.root / ".venv/bin/lockyard", '#!/bin/sh\necho "v1.0.0"\necho "$@"\n'),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    output = tmp_path / "output"
+    for kind, part, identifier, wanted in (
+        ("pre", "minor", "a", "package release pre --bump minor --identifier a --repository none --publish"),
+        ("final", "", "", "package release final --repository none --publish"),
+    ):
+        env = {
+            "KIND": kind,
+            "BUMP": part,
+            "IDENTIFIER": identifier,
+            "GITHUB_OUTPUT": str(output),
+            "PATH": f"{place}:/usr/bin:/bin",
+        }
+        done = subprocess.run(
+            ["bash", "-e", "-c", script], cwd=clone.root, env={**clone.environ, **env},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == ["v1.0.0", wanted]
+        assert problem_of(wanted.split()) is None
+        assert clone.git("status", "--porcelain") == ""
+    assert output.read_text() == "tag=v1.0.0\n" * 2
+
+
+def problem_of(words: list[str]) -> str | None:
+    """Parse a command line of `lockyard package` as click does."""
+    from lockyard.cli.package import package
+
+    command = getattr(package, "commands")[words[1]]  # noqa: B009 - groups of click
+    try:
+        command.make_context(words[1], words[2:])
+    except click.UsageError as error:
+        return error.message
+    return None
