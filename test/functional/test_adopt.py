@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lockyard import fs
 from lockyard.cli.root import run
 from lockyard.distribution import parse_line
 from support.adoptable import write_adoptable, write_channel
@@ -180,6 +181,34 @@ def test_nothing_is_overwritten(root: Path, call: Call, path: str, text: str) ->
     assert code == 0
     assert f"there already: {path}" in out
     assert f"would write {path}" not in out
+
+
+def test_a_broken_lock_is_told(root: Path, call: Call) -> None:
+    """It stops neither the report nor the configuration; the file and its line are named."""
+    path = root / "build_artifacts/v1/v1.1/v1.1.1/gpu.env.out"
+    path.write_text(path.read_text().replace("@EXPLICIT", "@EXPLICIT\nhttps://example.com/nonsense"))
+    code, out, _ = call("adopt")
+    assert code == 0
+    assert "build_artifacts/v1/v1.1/v1.1.1/gpu.env.out:3: 'https://example.com/nonsense'" in out
+    assert (root / "template/v1/variants.toml").is_file()
+
+
+def test_a_failure_leaves_nothing(root: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files or none: the command can be given again."""
+    before, really, done = listing(root), fs.atomic_write, []
+
+    def fails(path: Path, data: bytes, mode: int = 0o644) -> None:
+        done.append(path)
+        if len(done) == 3:
+            raise OSError(28, "No space left on device")
+        really(path, data, mode)
+
+    monkeypatch.setattr(fs, "atomic_write", fails)
+    assert call("adopt")[0] == 1
+    assert len(done) == 3
+    assert listing(root) == before
+    monkeypatch.undo()
+    assert call("adopt")[0] == 0
 
 
 def test_a_table_in_pyproject_counts(root: Path, call: Call) -> None:

@@ -83,21 +83,23 @@ class LineFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class LineSources:
-    """What is known of a line: its releases with their types, the newest one's files and locks, files of values."""
+    """What is known of a line: its releases with their types, the newest one's files and locks, files of values.
+
+    `problems` are what is wrong with locks that are not in `locks`.
+    """
 
     major: int
     releases: Mapping[Version, tuple[str, ...]]
     tree: Tree
     locks: Mapping[str, tuple[LockedPackage, ...]]
+    problems: tuple[str, ...] = ()
     dockerfile: DockerfileFacts | None
     generated: Sequence[Generated]
 
 
 def types_of(names: Sequence[str]) -> tuple[str, ...]:
     """Return the image types that the names of a release's files tell, sorted."""
-    found = {match[1] for name in names if (match := TYPE_RE.fullmatch(name))}
-    # A second platform's export reads like a type of its own.
-    return tuple(sorted(item for item in found if not any(f"{other}." in item for other in found)))
+    return tuple(sorted({match[1] for name in names if (match := TYPE_RE.fullmatch(name))}))
 
 
 def newest_of(releases: Iterable[Version]) -> Version:
@@ -118,7 +120,7 @@ def read_line(sources: LineSources) -> LineFacts:
         channels=channels,
         files=tuple(sources.tree),
         dockerfile=sources.dockerfile,
-        notes=(*notes, *_notes(sources, newest, types)),
+        notes=(*sources.problems, *notes, *_notes(sources, newest, types)),
     )
 
 

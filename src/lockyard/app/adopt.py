@@ -24,6 +24,7 @@ from lockyard.app.workspace import decode
 from lockyard.artifacts.plan import SOURCE_VERSION
 from lockyard.checks.plan import plain_suite
 from lockyard.conda.formats import lock_from_tree
+from lockyard.conda.lock import LockedPackage
 from lockyard.distribution import parse_distribution, parse_line
 from lockyard.errors import ConfigError
 from lockyard.ports import Toolbox
@@ -77,7 +78,8 @@ def adopt_tree(toolbox: Toolbox, root: Path, *, name: str | None = None, dry_run
     A dry run writes nothing, and reads a tree that is adopted already, too.
 
     Raises:
-        ConfigError: there are no releases, a file of the configuration is there already, or a lock is malformed.
+        ConfigError: there are no releases, or a file of the configuration is there already.
+        OSError: it cannot be written; then nothing of it is left.
 
     """
     if not (root / ARTIFACTS).is_dir():
@@ -107,8 +109,7 @@ def adopt_tree(toolbox: Toolbox, root: Path, *, name: str | None = None, dry_run
     reproduced, unknown = _reproduced(toolbox, root, releases, files)
     written = {path: file for path, file in files.items() if path not in present and not _is_told(path, present)}
     if not dry_run:
-        for path, file in written.items():
-            fs.atomic_write(root / path, file.data)
+        _write(root, written)
     return Adoption(
         name=chosen,
         releases=tuple(releases),
@@ -122,6 +123,17 @@ def adopt_tree(toolbox: Toolbox, root: Path, *, name: str | None = None, dry_run
         present=present,
         written=not dry_run,
     )
+
+
+def _write(root: Path, files: Mapping[str, File]) -> None:
+    """Write all files; after a failure none of them is there, so that the command can be given again."""
+    try:
+        for path, file in files.items():
+            fs.atomic_write(root / path, file.data)
+    except BaseException:
+        for path in files:
+            (root / path).unlink(missing_ok=True)
+        raise
 
 
 def _releases(root: Path) -> tuple[dict[Version, tuple[str, ...]], tuple[Unrecognised, ...]]:
@@ -219,10 +231,7 @@ def _lines(
             )
         newest = newest_of(typed)
         tree = _tree(root, newest)
-        locks = {}
-        for name in typed[newest]:
-            lock = lock_from_tree(tree, name, source=str(release_dir(newest)))
-            locks[name] = lock.packages(lock.first_platform) if lock is not None else ()
+        locks, problems = _locks(tree, newest, typed[newest])
         places = [release_dir(newest), *(Path("template", *parts) for parts in _template_parts(newest))]
         facts = next((dockerfiles[path] for place in places if (path := f"{place}/Dockerfile") in dockerfiles), None)
         yield read_line(
@@ -231,10 +240,28 @@ def _lines(
                 releases=typed,
                 tree=tree,
                 locks=locks,
+                problems=problems,
                 dockerfile=facts,
                 generated=(*_json_values(root, tree, newest, typed[newest]), *generated),
             )
         )
+
+
+def _locks(
+    tree: Tree, version: Version, types: Sequence[str]
+) -> tuple[dict[str, tuple[LockedPackage, ...]], tuple[str, ...]]:
+    """Return the locks of a release, and what is wrong with those that tell nothing."""
+    locks: dict[str, tuple[LockedPackage, ...]] = {}
+    problems = []
+    for name in types:
+        try:
+            lock = lock_from_tree(tree, name, source=str(release_dir(version)))
+        except ConfigError as error:
+            problems.append(f"{error.message}; until it is mended no release can be made from this one")
+            continue
+        if lock is not None:
+            locks[name] = lock.packages(lock.first_platform)
+    return locks, tuple(problems)
 
 
 def _template_parts(version: Version) -> tuple[tuple[str, ...], ...]:
