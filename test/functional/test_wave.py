@@ -116,6 +116,7 @@ def test_all_that_is_scheduled(root: Path, call: Call) -> None:
     assert not any("extra" in name for name in rebuilt)
     summary = [line.split() for line in err.splitlines() if "linux-64" in line and "passed" in line and "sent" in line]
     assert [row[0] for row in summary] == ["0.1.1", "0.2.0"]
+    assert "    2 of 2 releases, 4 packages fetched, " in err
 
 
 def test_one_failure_stays_alone(root: Path, sandbox: Sandbox, call: Call) -> None:
@@ -131,6 +132,7 @@ def test_one_failure_stays_alone(root: Path, sandbox: Sandbox, call: Call) -> No
     assert "out/0.1.1" not in out
     assert "error: 0.1.1" in err
     assert "the other releases go on" in err
+    assert "    1 of 2 releases, " in err
     assert not (root / "build_artifacts/v0/v0.1/v0.1.1/images.json").exists()
     assert refs.read_text().splitlines() == [line for line in out.splitlines() if "@sha256:" in line]
     # Once it is mended, the same command finishes it.

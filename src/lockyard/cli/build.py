@@ -189,6 +189,7 @@ def _wave(
     wanted = dict.fromkeys((*versions, *(entry.target for entry in entries)))
 
     def publish(workspace: "Workspace", version: Version) -> "PublishResult":
+        context.toolbox.log.step(f"publishing {version}")
         result = publish_release(context.toolbox, workspace, version, request)
         tell_published(context, result)
         return result

@@ -95,6 +95,8 @@ def push(
     )
 
     def publish(workspace: "Workspace", version: Version) -> "PublishResult":
+        if len(versions) > 1:
+            context.toolbox.log.step(f"publishing {version}")
         result = publish_release(context.toolbox, workspace, version, request)
         tell_published(context, result)
         return result

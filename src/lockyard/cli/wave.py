@@ -94,6 +94,20 @@ def _table(context: Context, outcomes: "Sequence[Outcome]") -> None:
         if not images:
             table.add_row(str(item.version), "", "", "", "", "", "", "", escape(end))
     context.console.print(table)
+    context.toolbox.log.info(_sum(outcomes))
+
+
+def _sum(outcomes: "Sequence[Outcome]") -> str:
+    """Return the last line of the summary: all releases together."""
+    images = [image for item in outcomes if item.built is not None for image in item.built.images]
+    sent = [item.published.report.sent_bytes for item in outcomes if item.published and item.published.report]
+    failed = sum(item.error is not None for item in outcomes)
+    parts = [f"{len(outcomes) - failed} of {len(outcomes)} releases"]
+    if images:
+        parts += [f"{sum(image.fetched for image in images)} packages fetched"]
+        parts += [f"{sum(image.rebuilt for image in images)} layers made"]
+    parts += [f"{human_size(sum(sent))} sent"] if sent else []
+    return ", ".join(parts)
 
 
 def _sent(published: "PublishResult | None") -> str:
