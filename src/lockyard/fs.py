@@ -144,10 +144,17 @@ def sweep(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, patience: float = 0.0, tell: Callable[[str], object] | None = None) -> Iterator[None]:
+def lock(
+    path: Path,
+    *,
+    patience: float = 0.0,
+    tell: Callable[[str], object] | None = None,
+    wait: Callable[[float], object] = time.sleep,
+) -> Iterator[None]:
     """Hold the exclusive lock file `path`; it ends with the process, however that ends.
 
-    While another process holds it, wait up to `patience` seconds, and `tell` that once.
+    While another process holds it, wait up to `patience` seconds, and `tell` that once. The kernel's own waiting has no
+    end, and a signal for one would be this process's: so it is asked again and again, with `wait` in between.
 
     Raises:
         LockyardError: another process still holds it.
@@ -155,17 +162,18 @@ def lock(path: Path, *, patience: float = 0.0, tell: Callable[[str], object] | N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    end = time.monotonic() + patience
+    left = patience
     try:
         while not _try_lock(handle):
             owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
             what = f"another lockyard command is writing here (process {owner})"
-            if time.monotonic() >= end:
+            if left <= 0:
                 raise LockyardError(what, hint="wait for it to end, then try again")
             if tell is not None:
                 tell(f"{what}: waiting up to {patience:.0f} s")
                 tell = None
-            time.sleep(_LOOK_AGAIN)
+            wait(_LOOK_AGAIN)
+            left -= _LOOK_AGAIN
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield

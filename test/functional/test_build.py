@@ -433,6 +433,61 @@ def test_another_platform_is_built_and_its_tests_are_skipped(make_site: MakeSite
     assert read_layout(cpu.layout).image.config["architecture"] == "s390x"
 
 
+def test_what_needs_no_container_asks_no_daemon(make_site: MakeSite, capsys: pytest.CaptureFixture[str]) -> None:
+    site = make_site()
+
+    def absent(*_: object, **__: object) -> Any:
+        raise AssertionError("a daemon was asked")
+
+    def make(log: Log, environ: Mapping[str, str]) -> Toolbox:
+        return replace(site.toolbox, log=log, daemon=absent, containers=absent, buildkit=absent)
+
+    for args in (
+        ("lock", "1.0.0", "--check"),
+        ("create-patch-version-artifacts", "--base-patch-version", "1.0.0"),
+        ("diff", "1.0.0", "1.0.0"),
+        ("build", "1.0.0", "--no-load"),
+        ("test", "1.0.0"),
+    ):
+        assert run(["--root", str(site.root), *args], environ={}, make=make) == 0, capsys.readouterr().err
+    assert "cpu: engine native: nothing here needs a container" in capsys.readouterr().err
+
+
+def test_a_major_line_may_have_image_tests_of_its_own(make_site: MakeSite) -> None:
+    site = make_site()
+    own = site.root / "test/test_artifacts/v1"
+    own.mkdir(parents=True)
+    (own / "test_own.py").write_text("def test_own(): pass\n")
+    site.build(image_types=("cpu",))
+    assert set(suite_of(site.workspace, VERSION)) == {"test_own.py"}
+    assert set(suite_of(site.workspace, Version.parse("2.0.0"))) == {"test_x.py"}
+
+
+def test_one_red_type_publishes_no_other(
+    make_site: MakeSite, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The gpu image is broken, the cpu image is green: nothing of the release goes out."""
+    site = make_site()
+    one = Sandbox("<failure>no</failure>", exit_code=1)
+
+    @contextlib.contextmanager
+    def sandbox(layout: Path) -> Iterator[Sandbox]:
+        with (one if "gpu" in layout.parts else site.sandbox)(layout) as runner:
+            yield runner
+
+    def make(log: Log, environ: Mapping[str, str]) -> Toolbox:
+        return replace(make_toolbox(log, environ), packages=lambda: site.source, sandbox=sandbox, daemon=lambda: None)
+
+    environ = {"LOCKYARD_CACHE_DIR": str(site.cache), "DOCKER_CONFIG": str(tmp_path)}
+    args = ["--root", str(site.root), "build", "1.0.0", "--target-ecr-repo", "oci:published"]
+    assert run(args, environ=environ, make=make) == 7
+    out, err = capsys.readouterr()
+    assert "image tests of cpu linux-64: 1 passed" in err
+    assert "image tests of gpu linux-64 failed" in err
+    assert "@sha256" not in out
+    assert not (site.root / "published").exists()
+
+
 def test_unknown_platforms_and_types_are_named(make_site: MakeSite) -> None:
     site = make_site()
     with pytest.raises(ConfigError, match="cpu has no platform linux-aarch64"):

@@ -6,7 +6,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from lockyard import process
 from lockyard.checks.run import merge_reports, read_junit, run_script
 from lockyard.checks.suite import ImageTest, Kind, TestSettings
 from lockyard.ports.containers import RunRequest, RunResult
+from support.require import need
 
 READY = Path(lockyard.checks.__file__).parent / "ready"
 
@@ -161,6 +162,41 @@ def test_ready_made_tests_find_what_is_wrong(
     done = ready_made(name, prefix, **context)
     assert done.returncode == code, done.stdout + done.stderr
     assert words in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda path: os.chown(path, 4711, 4712), "owner 4711:4712 is not in /etc/passwd"),
+        (lambda path: path.chmod(0o666), "writable by all (-rw-rw-rw-)"),
+        (lambda path: None, ""),
+    ],
+)
+def test_files_of_nobody_and_for_everybody_are_found(prefix: Path, wrong: Callable[[Path], object], words: str) -> None:
+    """In a root of its own: the test looks at the whole file system."""
+    need("root", "sandbox")
+    root = prefix.parent / "root"
+    (root / "srv").mkdir(parents=True)
+    (root / "tmp").mkdir()
+    (root / "tmp").chmod(0o777)
+    for name in ("etc", "work"):
+        (root / name).mkdir()
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    (root / "srv/file").write_text("x")
+    wrong(root / "srv/file")
+    (root / "work/context.json").write_text(json.dumps({"owner": [0, 0]}))
+    script = (
+        "import json, os, pathlib, stat, sys; text = sys.stdin.read(); read = pathlib.Path.read_text; "
+        "pathlib.Path.read_text = lambda self: '0 0 4294967295' if str(self) == '/proc/self/uid_map' else read(self); "
+        "os.chroot(sys.argv[1]); os.chdir('/'); exec(compile(text, 'ownership', 'exec'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(root)], input=(READY / "ownership.test.py").read_text(), capture_output=True,
+        text=True, check=False, env={"LOCKYARD_CONTEXT": "/work/context.json"},
+    )  # fmt: skip
+    assert done.returncode == (1 if words else 0), done.stdout + done.stderr
+    assert words in done.stdout
 
 
 def test_a_command_that_is_gone_is_found(prefix: Path) -> None:

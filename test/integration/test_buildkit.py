@@ -23,7 +23,7 @@ from lockyard.engines.daemon import open_containers
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.layout import read_layout
 from lockyard.ports.containers import BuildSecret
-from support.buildkit import Second, second_daemon
+from support.buildkit import Second, remote_buildkit, second_daemon
 from support.effects import RecordingLog
 from support.engine_site import BASE, CLASSIC, FINISH, VERSION, Site, engine_base, make_site
 from support.labimages import inside, make_lab, python_base
@@ -88,6 +88,22 @@ def test_nothing_changed_gives_the_same_image(site: Site) -> None:
     shutil.rmtree(site.root / "out")
     assert site.image(engines=BUILDKIT).digest == first.digest
     read_layout(first.layout, verify_layers=True)
+
+
+def test_a_remote_driver(
+    site: Site, second: Second, tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A BuildKit elsewhere, reached by address alone: the environment goes there, both types come back."""
+    (site.release / "Dockerfile").write_text(FINISH)
+    with remote_buildkit(second, tmp_path_factory.mktemp("remote")) as address:
+        buildx = functools.partial(subprocess.run, env=second.environ, check=True, capture_output=True, text=True)
+        buildx(["docker", "buildx", "create", "--name", "cluster", "--driver", "remote", address])
+        try:
+            images = site.build(engines=EngineOptions(engine="buildkit", builder="cluster")).images
+        finally:
+            buildx(["docker", "buildx", "rm", "cluster"])
+    assert [image.image_type for image in images] == ["cpu", "gpu"]
+    assert site.inside("gpu", "/bin/cat", "/etc/made", "/opt/conda/share/data.txt", capfd=capfd) == "tool\ndata\n"
 
 
 def test_classic(site: Site, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,12 +18,14 @@ import pytest
 
 from lockyard.app.build import build_release
 from lockyard.app.engines import EngineOptions
+from lockyard.app.imagebench import NO_GPU_IN_ENGINE
+from lockyard.app.testing import TestOptions, check_release, require_green
 from lockyard.conda.formats import read_env_out
 from lockyard.engines.daemon import DockerDaemon, open_containers
 from lockyard.engines.docker_build import MARK
 from lockyard.errors import BuildError, ImageTestError
 from lockyard.oci.layout import read_layout
-from lockyard.process import temporary_name
+from lockyard.process import is_left_over, temporary_name
 from support.effects import RecordingLog
 from support.engine_cli import start, wait_for
 from support.engine_site import BASE, CLASSIC, FINISH, RELEASE, VERSION, Site, engine_base, make_site
@@ -212,12 +214,18 @@ def test_a_build_that_is_ended_leaves_nothing(site: Site, engine: DockerDaemon) 
 
 
 def leftovers(site: Site, engine: DockerDaemon) -> list[str]:
-    """What only a running build or test may have: containers, images and files that are there for a while."""
-    containers = [f"{item['Names']} {item['Command']}" for item in engine._api.containers(all=True)]
-    images = [tag for item in engine._api.images() for tag in item["RepoTags"] or () if "tmp-" in tag]
+    """What only a running build or test may have: containers, images and files; other tests may use the engine, too."""
+    found = [(item["Names"][0], item["Command"]) for item in engine._api.containers(all=True)]
+    containers = [" ".join(item) for item in found if "31557" in item[1] or _is_ours(item[0])]
+    images = [tag for item in engine._api.images() for tag in item["RepoTags"] or () if _is_ours(tag)]
     places = (site.root.with_name("cache"), site.root / ".lockyard", site.root / "out")
     files = [str(path) for place in places for path in place.rglob(".*.new-*")]
     return [*containers, *images, *files]
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether a temporary name is of this process, or of one that is gone."""
+    return is_left_over(name) or f"-{os.getpid()}-" in name
 
 
 LONG = FINISH + "RUN echo in the long step; sleep 31557\n"
@@ -283,6 +291,77 @@ def test_a_full_disk(site: Site, engine_name: str, megabytes: int) -> None:
         subprocess.run(["umount", "--lazy", str(cache)], check=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class End:
+    """A command that cannot succeed, how it ends, and what its user reads."""
+
+    code: int
+    words: tuple[str, ...]
+    steps: str = ""
+    test: str = "true\n"
+    environ: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    room: int | None = None
+    """Megabytes of the cache's file system."""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(
+            End(
+                5, ("error: cpu linux-64: Step 7/9 : RUN echo it went wrong; exit 3 failed: ", "  it went wrong",
+                    "next: the whole log is in .lockyard/logs/1.0.0-cpu-linux-64.log"),
+                steps="RUN echo it went wrong; exit 3\n",
+            ), id="a broken RUN",
+        ),
+        pytest.param(
+            End(
+                7, ("error: image tests of cpu linux-64 failed: 0 passed, 1 failed", "    it is red", "    exit code 4",
+                    "next: nothing was published"), test="echo it is red; exit 4\n",
+            ), id="a failing test",
+        ),
+        pytest.param(
+            End(
+                5, (f"error: {RELEASE}/Dockerfile:6 has RUN, and no Docker daemon answers at unix:///nowhere/docker.sock",
+                    "next: start one or set DOCKER_HOST; without one: a finish Dockerfile with no RUN"),
+                environ={"DOCKER_HOST": "unix:///nowhere/docker.sock"},
+            ), id="no daemon",
+        ),
+        pytest.param(
+            End(
+                5, ("error: the disk is full", "bytes are free for the cache: ", "next: lockyard cache prune makes room"),
+                steps="RUN head -c 9000000 /dev/urandom > /big\n", room=14,
+            ), id="a full disk",
+        ),
+    ],
+)  # fmt: skip
+def test_how_a_command_ends(site: Site, engine: DockerDaemon, end: End) -> None:
+    """Through the command line: one message with the next step, its exit code, nothing published, nothing left behind."""
+    (site.release / "Dockerfile").write_text(FINISH + end.steps)
+    suite = site.root / "test" / "image"
+    suite.mkdir(parents=True)
+    (suite / "red.test.sh").write_text(end.test)
+    cache = site.root.with_name("cache")
+    cache.mkdir()
+    before = set(leftovers(site, engine))
+    with contextlib.ExitStack() as stack:
+        if end.room is not None:
+            need("root")
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={end.room}m", "tmpfs", str(cache)], check=True)
+            stack.callback(subprocess.run, ["umount", "--lazy", str(cache)], check=True)
+        args = ("build", "1.0.0", "--image-type", "cpu", "--no-load", "--target-ecr-repo", "oci:published")
+        environ = {"DOCKER_HOST": os.environ.get("DOCKER_HOST", ""), **end.environ}
+        process = start(site.root, *args, environ=environ)
+        out, _ = process.communicate(timeout=120)
+        assert set(leftovers(site, engine)) - before == set()
+    assert process.returncode == end.code, out
+    found = out.splitlines()
+    assert [any(word in line for line in found) for word in end.words] == [True] * len(end.words), out
+    assert sum(line.startswith("error: ") for line in found) == 1
+    assert "Traceback" not in out
+    assert not (site.root / "published").exists()
+
+
 def test_no_engine_is_one_message(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     (site.release / "Dockerfile").write_text(FINISH)
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
@@ -313,24 +392,38 @@ def test_dockerfile_tests_run_in_containers(site: Site, engine: DockerDaemon) ->
         "part": "",
         "service.test.Dockerfile": 'ARG BASE\nFROM ${BASE}\nCMD ["/bin/sh", "-c", "echo up on 80; sleep 1000"]\n',
         "bad.test.Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\nCMD echo it is broken; exit 4\n",
+        "stuck.test.Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\nRUN sleep 31557\n",
         "gpu.test.Dockerfile": "ARG IMAGE\nFROM ${IMAGE}\n",
         "script.test.sh": 'test "$(/opt/conda/bin/tool)" = tool\n',
         "tests.toml": '[tests.service]\nimage-argument = "BASE"\nshm-size = "8 MiB"\n'
-        'wait-for = { line = "up on \\\\d+", within = 60 }\n[tests.gpu]\ngpu = true\n',
+        'wait-for = { line = "up on \\\\d+", within = 60 }\n[tests.stuck]\ntimeout = 3\n[tests.gpu]\ngpu = true\n',
     }
     for name, text in files.items():
         (suite / name).write_text(text)
-    with pytest.raises(ImageTestError, match="1 failed, 1 skipped") as caught:
+    before = set(leftovers(site, engine))
+    with pytest.raises(ImageTestError, match="2 failed, 1 skipped") as caught:
         site.image(skip_tests=False)
-    assert [line.strip() for line in caught.value.details] == ["bad", "it is broken", "exit code 4"]
-    (suite / "bad.test.Dockerfile").unlink()
+    details = [line.strip() for line in caught.value.details]
+    assert details[:3] == ["bad", "it is broken", "exit code 4"]
+    assert (details[3], details[-1]) == ("stuck", "stuck: the build took longer than 3 s")
+    assert set(leftovers(site, engine)) - before == set()
+    for name in ("bad", "stuck"):
+        (suite / f"{name}.test.Dockerfile").unlink()
+    (suite / "tests.toml").write_text(files["tests.toml"].replace("[tests.stuck]\ntimeout = 3\n", ""))
     tests = site.image(skip_tests=False).tests
     assert tests is not None
     assert {test.name: test.outcome for test in tests.tests} == {
         "good": "passed", "gpu": "skipped", "script": "passed", "service": "passed",
     }  # fmt: skip
-    assert not [tag for item in engine._api.images() for tag in item["RepoTags"] or () if "lockyard-test" in tag]
-    assert not engine._api.containers(all=True, filters={"label": MARK})
+    asked = TestOptions(use_gpu=True, select="gpu")
+    (image,) = check_release(site.toolbox, site.workspace, VERSION, image_types=("cpu",), options=asked).images
+    assert image.tests is not None
+    assert [(test.name, test.outcome, test.detail) for test in image.tests.tests] == [
+        ("gpu", "skipped", NO_GPU_IN_ENGINE)
+    ]
+    with pytest.raises(ImageTestError, match="none was executed"):
+        require_green([image])
+    assert set(leftovers(site, engine)) - before == set()
 
 
 def test_an_interrupted_test_run_leaves_nothing(site: Site, engine: DockerDaemon) -> None:

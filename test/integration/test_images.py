@@ -1,5 +1,6 @@
 """The demo images in other people's tools, and in two directories."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,8 +13,13 @@ from pathlib import Path
 import pytest
 
 from lockyard.cli.root import run
+from lockyard.engines.daemon import open_containers
+from support.buildkit import second_daemon
 from support.demo import demo_base, demo_channel
 from support.docker_registry import docker_registry
+from support.effects import RecordingLog
+from support.engine_site import BASE, INSTALLER, engine_base
+from support.pool import pool_of
 from support.require import ROOT, need
 
 pytestmark = pytest.mark.integration
@@ -171,3 +177,72 @@ def test_conda_metadata_is_complete_for_rattler(root: Path, tmp_path: Path) -> N
     history = (meta / "history").read_text()
     assert history.startswith("==> 20")
     assert "# update specs: [" in history
+
+
+SUITE = {
+    "tests.toml": '[ready-made]\nrun = ["all"]\nmax-size = "200 MB"\n[tests.gpu-only]\ntypes = ["gpu"]\n',
+    "welcome.test.sh": ". /etc/profile.d/welcome.sh\n",
+    "gpu-only.test.sh": "exit 1\n",
+    "derived.test.Dockerfile": 'ARG IMAGE\nFROM ${IMAGE}\nRUN python -c "import pandas"\nCMD ["python", "-c", "import numpy"]\n',
+}
+MADE = 'RUN python -c "import numpy" && echo made > /etc/made\n'
+CLASSIC = f"""FROM {BASE}:1 AS environment
+ARG ENV_IN_FILENAME
+COPY $ENV_IN_FILENAME /tmp/
+RUN install-env /tmp/$ENV_IN_FILENAME
+
+FROM {BASE}-rootfs:1
+COPY --from=environment /opt/conda /opt/conda
+ARG IMAGE_VERSION
+ENV IMAGE_VERSION=${{IMAGE_VERSION}} LANG=C.UTF-8 PATH=/opt/conda/bin:/usr/local/bin:/usr/bin:/bin
+COPY dirs /
+{MADE}
+WORKDIR /home/data
+CMD ["python"]
+"""
+
+
+def test_the_same_suite_is_green_on_every_engine(
+    root: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The example, built natively, in Docker on the environment image and all by its Dockerfile, and in BuildKit."""
+    need("docker", "buildkit")
+    place = distribution(tmp_path)
+    release = place / RELEASE
+    for path in (root / RELEASE).glob("*.json"):
+        shutil.copy(path, release)
+    for name, text in SUITE.items():
+        (place / "test/image" / name).write_text(text)
+    plain = (release / "Dockerfile").read_text()
+    finish = plain.replace("--chmod=0644 ", "").replace(
+        "WORKDIR", f"{MADE}WORKDIR"
+    )  # Docker's older builder knows no --chmod
+    records: dict[str, dict[str, str]] = {}
+    digests = set()
+
+    def build(name: str, engine: str, dockerfile: str, *args: str, environ: Mapping[str, str] | None = None) -> None:
+        (release / "Dockerfile").write_text(dockerfile)
+        env = {**os.environ, **(environ or {}), "LOCKYARD_CACHE_DIR": str(root.parent / "cache")}
+        command = ["-q", "--root", str(place), "build", VERSION, "--image-type", "cpu", "--no-load", "--engine", engine]
+        assert run([*command, *args], environ=env) == 0
+        assert json.loads((layout(place, "cpu") / "build.json").read_text())["engine"] == engine
+        record = json.loads((layout(place, "cpu") / "tests.json").read_text())
+        records[name] = {test["name"]: test["outcome"] for test in record["tests"]}
+        digests.add(record["manifest"])
+
+    build("native", "native", plain)
+    daemon = open_containers(os.environ, RecordingLog())
+    with contextlib.closing(daemon), engine_base(daemon, pool_of(layout(place, "cpu"), tmp_path, INSTALLER.encode())):
+        build("finish in Docker", "docker", finish)
+        build("classic in Docker", "docker", CLASSIC)
+        daemon.remove_image(f"localhost/data-science:{VERSION}-cpu")
+        with second_daemon(tmp_path_factory.mktemp("second")) as second:
+            # Tests in containers run in the first daemon, the build is in the second.
+            build("finish in BuildKit", "buildkit", finish, "--builder", second.builder, environ=second.environ)
+    assert len(digests) == 4
+    first = records["native"]
+    assert {name: found for name, found in records.items() if found != first} == {}
+    passed = {name for name, outcome in first.items() if outcome == "passed"}
+    assert passed >= {"welcome", "derived", "ready-made/imports", "ready-made/equals-lock", "ready-made/ownership"}
+    assert first["gpu-only"] == "skipped"
+    assert "failed" not in first.values()

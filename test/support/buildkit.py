@@ -12,9 +12,11 @@ import os
 import re
 import shutil
 import signal
+import socket
+import socketserver
 import subprocess
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +77,58 @@ def install() -> Path:
 
 
 @contextlib.contextmanager
+def _notified(place: Path) -> Iterator[Callable[["subprocess.Popen[bytes]"], bool]]:
+    """Give what waits until a daemon says that it is ready, as daemons tell systemd; false when it ends first or never does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(place))
+        told.settimeout(1)
+
+        def ready(daemon: "subprocess.Popen[bytes]") -> bool:
+            for _ in range(120):
+                with contextlib.suppress(TimeoutError):
+                    if b"READY=1" in told.recv(4096):
+                        return True
+                if daemon.poll() is not None:
+                    return False
+            return False
+
+        yield ready
+
+
+@contextlib.contextmanager
+def remote_buildkit(second: Second, place: Path) -> Iterator[str]:
+    """Give the address of the second daemon's BuildKit as a machine elsewhere has it: its gRPC service on a socket."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.socket(socket.AF_UNIX) as daemon:
+                daemon.connect(str(second.socket))
+                daemon.sendall(b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"\r\n\r\n"):
+                    answer += daemon.recv(1)
+                assert b" 101 " in answer, answer
+                back = threading.Thread(target=_pipe, args=(daemon, self.request), daemon=True)
+                back.start()
+                _pipe(self.request, daemon)
+                back.join()
+
+    with socketserver.ThreadingUnixStreamServer(str(place / "buildkit.sock"), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"unix://{place}/buildkit.sock"
+        server.shutdown()
+
+
+def _pipe(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
 def second_daemon(place: Path) -> Iterator[Second]:
     """Run the daemon with everything it keeps below `place`."""
     root = install()
@@ -82,37 +136,26 @@ def second_daemon(place: Path) -> Iterator[Second]:
     (place / "config/cli-plugins").mkdir(parents=True)
     (place / "config/cli-plugins/docker-buildx").symlink_to(root / "usr/libexec/docker/cli-plugins/docker-buildx")
     (place / "daemon.json").write_text(json.dumps({"features": {"containerd-snapshotter": True}}))
-    socket = place / "docker.sock"
+    address = place / "docker.sock"
     environ = {"PATH": path, "HOME": str(place), "DOCKER_CONFIG": str(place / "config")}
     argv = [
-        "unshare", "--net", "dockerd", "--config-file", str(place / "daemon.json"), "--host", f"unix://{socket}",
+        "unshare", "--net", "dockerd", "--config-file", str(place / "daemon.json"), "--host", f"unix://{address}",
         "--data-root", str(place / "data"), "--exec-root", str(place / "exec"), "--pidfile", str(place / "pid"),
     ]  # fmt: skip
-    with (place / "log").open("wb") as log:
+    with _notified(place / "notify") as ready, (place / "log").open("wb") as log:
         daemon = subprocess.Popen(
-            argv, env={**os.environ, "PATH": path}, stdout=log, stderr=log, start_new_session=True
-        )
+            argv, env={**os.environ, "PATH": path, "NOTIFY_SOCKET": str(place / "notify")}, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+        started = ready(daemon)
     try:
-        for _ in range(300):
-            if daemon.poll() is not None:
-                break
-            if (
-                subprocess.run(
-                    ["docker", "--host", f"unix://{socket}", "version"], env=environ, capture_output=True, check=False
-                ).returncode
-                == 0
-            ):
-                break
-            time.sleep(0.1)
-        else:
-            daemon.poll()
-        if daemon.poll() is not None:
+        if not started:
             raise RuntimeError((place / "log").read_text()[-4000:])
         subprocess.run(
-            ["docker", "context", "create", "second", "--docker", f"host=unix://{socket}"],
+            ["docker", "context", "create", "second", "--docker", f"host=unix://{address}"],
             env=environ, check=True, capture_output=True,
         )  # fmt: skip
-        yield Second(socket, environ, "second")
+        yield Second(address, environ, "second")
     finally:
         daemon.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -120,4 +163,6 @@ def second_daemon(place: Path) -> Iterator[Second]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(daemon.pid, signal.SIGKILL)
         daemon.wait()
+        if (place / "data").is_mount():  # it mounts its data upon itself; one that did not start leaves it so
+            subprocess.run(["umount", "--lazy", str(place / "data")], check=True)
         shutil.rmtree(place, ignore_errors=True)

@@ -97,7 +97,7 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
             if connection.getresponse().status in {200, 401}:
                 return
         except OSError:
-            time.sleep(0.02)
+            time.sleep(0.02)  # it tells nobody when it listens: ask until it answers
         finally:
             connection.close()
     raise AssertionError(f"docker-registry did not start: {log.read_text(errors='replace')[-2000:]}")

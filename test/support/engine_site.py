@@ -43,13 +43,13 @@ set -eu
 mkdir -p /opt/conda/conda-meta
 for file in "$@"; do
   while IFS= read -r line; do
-    name=$(printf '%s' "$line" | sed -n "s/^.*::\\\\([a-z]*\\\\).*/\\\\1/p")
+    name=$(printf '%s' "$line" | sed -n "s/^.*::\\\\([^[]*\\\\).*/\\\\1/p")
     [ -n "$name" ] || name=$line
     case $name in ''|'#'*) continue;; esac
     version=$(printf '%s' "$line" | sed -n "s/.*version='==\\\\([^']*\\\\)'.*/\\\\1/p")
     found=$(ls -d /pool/"$name-$version"* | tail -n 1)
     echo "installing $found"
-    cp -R "$found"/. /opt/conda/
+    cp -a "$found"/. /opt/conda/
   done < "$file"
 done
 """
@@ -103,8 +103,8 @@ def locked(package: Package) -> LockedPackage:
 
 
 @contextlib.contextmanager
-def engine_base(daemon: DockerDaemon) -> Iterator[None]:
-    """Have the base with the stand-in installer in an engine."""
+def engine_base(daemon: DockerDaemon, packages: bytes | None = None) -> Iterator[None]:
+    """Have the base with the stand-in installer in an engine; `packages` is another `pool`."""
     with demo_base().open("rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed) as stream:
         rootfs = stream.read()
     daemon._api.import_image_from_data(rootfs, repository=f"{BASE}-rootfs", tag="1")
@@ -112,7 +112,7 @@ def engine_base(daemon: DockerDaemon) -> Iterator[None]:
     with tarfile.open(fileobj=context, mode="w") as archive:
         for name, data in {
             "Dockerfile": f"FROM {BASE}-rootfs:1\nADD pool.tar /\n".encode(),
-            "pool.tar": pool(),
+            "pool.tar": pool() if packages is None else packages,
         }.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)

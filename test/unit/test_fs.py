@@ -1,5 +1,6 @@
 """Atomic writes, swaps and what an interruption leaves."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -55,6 +56,27 @@ def test_leftovers(tmp_path: Path) -> None:
     assert len(fs.restore_leftovers(tmp_path)) == 3
     assert sorted(os.listdir(line)) == ["v1.0.0", "v1.0.2"]
     assert (line / "v1.0.0" / "a").read_bytes() == b"a"
+
+
+def test_lock_waits_as_long_as_it_is_told(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as other:
+        other.enter_context(fs.lock(tmp_path / "lock"))
+        told: list[str] = []
+        waited: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                other.close()
+
+        with fs.lock(tmp_path / "lock", patience=60, tell=told.append, wait=wait):
+            assert len(waited) == 3
+        assert told == [f"another lockyard command is writing here (process {os.getpid()}): waiting up to 60 s"]
+        with fs.lock(tmp_path / "lock"):
+            waited.clear()
+            with pytest.raises(LockyardError), fs.lock(tmp_path / "lock", patience=1, wait=waited.append):
+                pass
+            assert sum(waited) == pytest.approx(1)
 
 
 def test_lock_is_exclusive(tmp_path: Path) -> None:

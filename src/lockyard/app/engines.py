@@ -88,8 +88,9 @@ def choose(tree: Tree, version: Version, image_type: str, options: EngineOptions
 
 def say_choice(log: Log, image_type: str, choice: Choice) -> None:
     """Tell which engine builds, and which steps of the Dockerfile could be made once instead of at every release."""
-    if choice.engine != "native":
+    if choice.kind is not None:
         log.info(f"{image_type}: engine {choice.engine}: {choice.why}")
+    if choice.engine != "native":
         for where in movable_steps(choice.instructions) if choice.kind == "finish" else ():
             log.info(f"{where}: this step changes the operating system only; in Dockerfile.base it runs once a line")
 

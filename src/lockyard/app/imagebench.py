@@ -21,7 +21,8 @@ from lockyard.ports.containers import Containers, Runner
 from lockyard.version import Version, release_dir
 
 NO_GPU = "needs a GPU: --use-gpu"
-NO_GPU_HERE = "needs a GPU: this engine passes none"
+NO_GPU_HERE = "needs a GPU: the sandbox passes none; write it as a Dockerfile test"
+NO_GPU_IN_ENGINE = "needs a GPU: the Docker daemon has neither NVIDIA's runtime nor a CDI device nvidia.com/gpu"
 
 
 def _engine_reasons(toolbox: Toolbox, suite: Suite, *, use_gpu: bool) -> tuple[str | None, str | None]:
@@ -33,7 +34,7 @@ def _engine_reasons(toolbox: Toolbox, suite: Suite, *, use_gpu: bool) -> tuple[s
             there = containers.has_gpu() if use_gpu else False
     except BuildError as error:
         return error.message, None
-    return None, None if there else (NO_GPU_HERE if use_gpu else NO_GPU)
+    return None, None if there else (NO_GPU_IN_ENGINE if use_gpu else NO_GPU)
 
 
 def session_of(

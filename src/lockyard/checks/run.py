@@ -100,7 +100,7 @@ def run_dockerfile(containers: Containers, test: ImageTest, suite: Tree, *, imag
     )
     build = EngineBuild(
         what=test.name, name=name, dockerfile=_TEST_DOCKERFILE, args={settings.image_argument: image},
-        network="default" if settings.network else "none",
+        network="default" if settings.network else "none", timeout=settings.timeout,
     )  # fmt: skip
     lines: collections.deque[str] = collections.deque(maxlen=200)
     wait = settings.wait_for

@@ -8,7 +8,7 @@ import collections
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from lockyard import fs, process
@@ -25,6 +25,7 @@ _STEP_RE = re.compile(r"Step \d+/\d+ : ")
 _RUNNING_RE = re.compile(r"^ ---> Running in ([0-9a-f]{12,64})$")
 _REMOVAL = 30.0  # seconds that the engine may take to remove a container
 _KEPT = 8 << 20  # bytes of a container's log that are kept, from the end
+_CDI_GPU = "nvidia.com/gpu"
 MARK = "lockyard.run"
 """The label of every container that we start: what a killed run leaves can be found by it."""
 
@@ -65,14 +66,17 @@ class DockerBuilds:
                 network_mode=build.network, nocache=build.no_cache,
             )  # fmt: skip
             running: list[str] = []
-            try:
-                with self._cancellable(responses):
-                    return self._follow(messages, build, say, running)
-            except BaseException:
-                # The engine ends a build whose client has gone, some time later: nobody waits for that but us.
-                with contextlib.suppress(Exception):
-                    self._end(running)
-                raise
+            with _timed(build.timeout, responses) as late:
+                try:
+                    with self._cancellable(responses):
+                        return self._follow(messages, build, say, running)
+                except BaseException as error:
+                    # The engine ends a build whose client has gone, some time later: nobody waits for that but us.
+                    with contextlib.suppress(Exception):
+                        self._end(running)
+                    if late.is_set():
+                        raise BuildError(f"{build.what}: the build took longer than {build.timeout:g} s") from error
+                    raise
 
     def _end(self, containers: Sequence[str]) -> None:
         """Remove the container that a build was at, if it is still there."""
@@ -175,10 +179,7 @@ class DockerBuilds:
     def run(self, run: ContainerRun) -> RunResult:
         """Run a container to its end, until a line of its log, or until its time is over; it is removed then."""
         with docker_errors(), self._connection() as (api, responses):
-            host = api.create_host_config(
-                network_mode=run.network, shm_size=run.shm_size, auto_remove=False, init=True,
-                device_requests=[{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}] if run.gpu else None,
-            )  # fmt: skip
+            host = api.create_host_config(**host_options(run, api.info() if run.gpu else {}))
             made = api.create_container(
                 run.image, command=list(run.argv) or None, environment=dict(run.env), host_config=host,
                 name=f"lockyard-{process.temporary_name()}", labels={MARK: run.label},
@@ -247,7 +248,51 @@ class DockerBuilds:
     def has_gpu(self) -> bool:
         """Tell whether containers can be given a GPU."""
         with docker_errors(), self._connection() as (api, _):
-            return "nvidia" in (api.info().get("Runtimes") or {})
+            return gpu_request(api.info()) is not None
+
+
+def host_options(run: ContainerRun, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the host's part of a container; `info` is what the engine says of itself, for a GPU."""
+    gpu = gpu_request(info) if run.gpu else None
+    return {
+        "network_mode": run.network, "shm_size": run.shm_size, "auto_remove": False, "init": True,
+        "device_requests": [gpu] if gpu is not None else None,
+    }  # fmt: skip
+
+
+def gpu_request(info: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how an engine is asked for all GPUs, `None` when it has no way to pass one.
+
+    NVIDIA's runtime passes them by its own driver; engines since 28.2 list devices of the Container Device Interface.
+    """
+    if "nvidia" in (info.get("Runtimes") or {}):
+        return {"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}
+    if any(str(item.get("ID", "")).startswith(f"{_CDI_GPU}=") for item in info.get("DiscoveredDevices") or ()):
+        return {"Driver": "cdi", "DeviceIDs": [f"{_CDI_GPU}=all"]}
+    return None
+
+
+@contextlib.contextmanager
+def _timed(seconds: float | None, responses: list[Any]) -> Iterator[threading.Event]:
+    """Close a connection when the time is over; the event tells that it was."""
+    from docker.types import CancellableStream
+
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        with contextlib.suppress(Exception):
+            CancellableStream(iter(()), responses[-1]).close()
+
+    timer = threading.Timer(seconds, end) if seconds is not None else None
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield late
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

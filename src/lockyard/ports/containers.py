@@ -90,6 +90,7 @@ class EngineBuild:
 
     `dockerfile` is a path in the context, `platform` an OCI one such as `linux/amd64`, `network` the engine's own word.
     `expected` is the id of an image that is known here whole: when the result is this one, nothing of it need be sent back.
+    After `timeout` seconds a build is ended.
     """
 
     what: str
@@ -101,6 +102,7 @@ class EngineBuild:
     network: str | None = None
     no_cache: bool = False
     expected: str | None = None
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,6 @@ def ids(path: str) -> set[int]:
 users, groups = ids("/etc/passwd"), ids("/etc/group")
 users.add(context["owner"][0])
 groups.add(context["owner"][1])
-device = os.stat("/").st_dev
 problems = []
 for directory, names, files in os.walk("/"):
     names[:] = [
