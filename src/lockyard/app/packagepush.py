@@ -259,8 +259,10 @@ def _publish(
         planned = plan_images(images, places, aim, move_tags=request.move_tag)
         if request.dry_run:
             return PackagePushResult(version=version, plans=(planned.plan,), published=planned.published, tested=tested)
-        if not tested:
+        if request.skip_tests:
             toolbox.log.warning(f"{version} is published untested: exact tags only")
+        elif not tested:
+            toolbox.log.info(f"{version} is staged: exact tags only")
         try:
             with pushed_images(toolbox, journal, planned, places, aim) as pushed:
                 path = project.root / "out" / OUT / version / FILE_NAME
