@@ -76,6 +76,9 @@ def test_the_report(call: Call) -> None:
     assert "  1.1.1 gpu, from 1.1.0: 2 lines differ" in lines
     assert "  not planned again: 1.0.0: no source-version.txt" in lines
     assert "Dockerfiles: 2 classic, 1 derived, 2 finish" in lines
+    assert "  classic: template/v1, 1.1.1" in lines
+    assert "  derived: 1.1.1 Dockerfile-gpu.patch" in lines
+    assert "  finish: template/v2/v2.0, 2.0.0" in lines
     place = "build_artifacts/v1/v1.1/v1.1.1/Dockerfile"
     blockers = [line.split("; ")[0].removeprefix("    blocker ") for line in lines if "blocker " in line]
     assert blockers == [

@@ -114,12 +114,21 @@ def _dockerfiles(result: "Adoption", *, whole: bool) -> Iterator[str]:
     kinds = collections.Counter(item.kind for item in result.dockerfiles)
     counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "none"
     yield f"Dockerfiles: {counts}"
+    for kind in sorted(kinds):
+        yield f"  {kind}: {', '.join(_place(item.path) for item in result.dockerfiles if item.kind == kind)}"
     telling = {line.dockerfile.path for line in result.lines if line.dockerfile is not None}
     for item in result.dockerfiles:
         if whole or item.path in telling:
             yield from _dockerfile(item)
     if not whole and len(result.dockerfiles) > len(telling):
-        yield "  -v names the others"
+        yield "  -v says the same of the others"
+
+
+def _place(path: str) -> str:
+    """Return a short name of a Dockerfile: its template's directory or its release, and its name where it has another."""
+    directory, _, name = path.rpartition("/")
+    short = directory if directory.startswith("template") else directory.rpartition("/")[2].removeprefix("v")
+    return short if name == "Dockerfile" else f"{short} {name}"
 
 
 def _dockerfile(item: "DockerfileFacts") -> Iterator[str]:

@@ -1,10 +1,12 @@
 """A new distribution of conda packages: its files, all of them, from names and addresses. Pure."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lockyard.adoption.lines import KERNEL, glibc_of
+from lockyard.conda.channels import parse_channel
 from lockyard.distribution import parse_distribution, parse_line
 from lockyard.starter.files import placed, rendered, subtree
 from lockyard.tree import Tree
@@ -65,6 +67,9 @@ def start_files(start: CondaStart, assets: Tree) -> Tree:
         ConfigError: a name, a channel or a base is none.
 
     """
+    # Before anything is rendered: these stand inside of other texts.
+    parse_distribution(f"name = {json.dumps(start.name)}\n", source="--name")
+    parse_channel(start.channel, source="--channel")
     values: dict[str, object] = {
         "name": start.name,
         "title": start.title,
