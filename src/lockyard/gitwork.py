@@ -90,6 +90,10 @@ class GitWork:
         """Return all tags."""
         return tuple(self._ask("tag", "--list").splitlines())
 
+    def is_shallow(self) -> bool:
+        """Tell whether this is a shallow clone, which need not have all tags."""
+        return self._word("rev-parse", "--is-shallow-repository") == "true"
+
     def upstream(self) -> str | None:
         """Return the remote branch that the current one follows, as it was when it was last fetched."""
         return self._word("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")

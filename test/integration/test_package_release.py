@@ -309,6 +309,9 @@ def test_what_is_refused_before_anything_happens(lab: Lab) -> None:
     lab.git("switch", "--quiet", "--detach", "HEAD")
     assert "no branch is checked out" in lab.refused(*final)
     lab.git("switch", "--quiet", "main")
+    lab.write({".git/shallow": lab.git("rev-parse", "HEAD") + "\n"})
+    assert "this is a shallow clone" in lab.refused(*final)
+    (lab.root / ".git" / "shallow").unlink()
     assert "0.1.0 is a final version: which release are the pre-releases for?" in lab.refused(
         "package", "release", "pre"
     )

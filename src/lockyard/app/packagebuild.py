@@ -143,8 +143,7 @@ class _Bench:
         """Build the sdist of `tree`, and the wheel from that sdist; `again` says that all they require is there."""
         made = self._one("sdist", tree, work, again=again)
         sdist = DistFile(made.name, dist.steady_sdist(made.data, self.epoch))
-        unpacked = Tree({path.partition("/")[2]: File(data) for path, data in dist.contents(sdist).items()})
-        return sdist, self._one("wheel", unpacked, work, again=again)
+        return sdist, self._one("wheel", dist.unpacked(sdist), work, again=again)
 
     def _one(self, kind: Kind, tree: Tree, work: Path, *, again: bool) -> DistFile:
         source, out = work / kind, work / f"{kind}-out"
@@ -189,7 +188,11 @@ def _check(toolbox: Toolbox, project: Project, git: GitWork, files: tuple[DistFi
     sdist, wheel = files
     found = dist.problems(project, project.version, sdist, wheel)
     if found:
-        raise BuildError(f"{len(found)} things are wrong with the distributions", details=found[:30])
+        strange = any("has no module" in line for line in found)
+        raise BuildError(
+            "the distributions are not as they should be", details=found[:30],
+            hint="modules in [tool.lockyard.package] names the modules" if strange else None,
+        )  # fmt: skip
     for path in dist.left_out(git.tracked(), wheel):
         toolbox.log.warning(f"{path} is in the repository, and not in {wheel.name}")
     paths = write_distributions(files, work / "checked")

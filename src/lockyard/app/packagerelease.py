@@ -59,6 +59,11 @@ def plan_release(toolbox: Toolbox, project: Project, request: ReleaseRequest) ->
     start = git.branch()
     if start is None:
         raise ConfigError("no branch is checked out", hint="git switch BRANCH")
+    if git.is_shallow():
+        raise ConfigError(
+            "this is a shallow clone: which versions have tags cannot be known",
+            hint="git fetch --unshallow --tags; in a workflow fetch-depth: 0",
+        )
     new = release_version(
         project.version, request.kind, part=request.part, identifier=request.identifier,
         is_tagged=git.tag_commit(project.tag(project.version)) is not None,

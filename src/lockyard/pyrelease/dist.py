@@ -10,6 +10,7 @@ import configparser
 import csv
 import hashlib
 import io
+import posixpath
 import tarfile
 import zipfile
 import zlib
@@ -28,6 +29,7 @@ from packaging.utils import (
 from packaging.version import InvalidVersion, Version
 
 from lockyard.errors import BuildError
+from lockyard.tree import File, Tree
 
 if TYPE_CHECKING:
     from lockyard.pyrelease.project import Project
@@ -102,13 +104,36 @@ def _zip(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _tar(data: bytes) -> Iterator[tuple[str, bytes]]:
+    for path, file in _members(data):
+        yield path, file.data
+
+
+def _members(data: bytes) -> Iterator[tuple[str, File]]:
+    """Give the files and symbolic links of an sdist; a link must stay inside, as PEP 721 asks."""
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
         for member in archive:
-            if member.isreg():
-                stream = archive.extractfile(member)
-                yield member.name, stream.read() if stream is not None else b""
+            stream = archive.extractfile(member) if member.isreg() else None
+            if stream is not None:
+                yield member.name, File(stream.read(), 0o755 if member.mode & 0o100 else 0o644)
+            elif member.issym() and _stays(member.name, member.linkname):
+                yield member.name, File.link(member.linkname)
             elif not member.isdir():
-                raise BuildError(f"{member.name!r} of the sdist is a link or a device")
+                raise BuildError(f"{member.name!r} of the sdist is a device, or a link that leads out of it")
+
+
+def _stays(path: str, target: str) -> bool:
+    return not target.startswith("/") and not posixpath.normpath(posixpath.join(path, "..", target)).startswith("..")
+
+
+def unpacked(sdist: DistFile) -> Tree:
+    """Return what is in an sdist, without the directory that holds all of it.
+
+    Raises:
+        BuildError: it is damaged, or something in it leads out of it.
+
+    """
+    contents(sdist)  # whether its paths stay inside
+    return Tree({path.partition("/")[2]: file for path, file in _members(sdist.data)})
 
 
 def steady_sdist(data: bytes, epoch: int) -> bytes:
@@ -126,7 +151,7 @@ def steady_sdist(data: bytes, epoch: int) -> bytes:
         for member in sorted(source.getmembers(), key=lambda item: item.name):
             info = tarfile.TarInfo(member.name)
             info.type, info.linkname, info.mtime = member.type, member.linkname, epoch
-            info.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            info.mode = 0o755 if member.isdir() or member.issym() or member.mode & 0o100 else 0o644
             info.size = member.size if member.isreg() else 0
             target.addfile(info, source.extractfile(member) if member.isreg() else None)
     return bytes(gzip_ng.compress(out.getvalue(), 9, mtime=epoch))  # type: ignore[no-untyped-call]  # ships no annotations

@@ -247,7 +247,8 @@ class _Reader:
             raise ConfigError(f"{where}: {version_text!r} is not a version by PEP 440") from error
         found = Project(
             root=self.root, name=name, version=version, version_text=version_text, place=place,
-            style="pep621" if "name" in core else "poetry",
+            # Poetry 2 reads [project] too; only it knows its own groups and dependencies.
+            style="poetry" if "name" not in core or {"group", "dependencies"} & set(poetry) else "pep621",
             requires_python=core.get("requires-python") or self._table("tool", "poetry", "dependencies").get("python"),
             extras=tuple({**self._table("tool", "poetry", "extras"), **self._table("project", "optional-dependencies")}),
             groups=tuple({**self._table("tool", "poetry", "group"), **self._table("dependency-groups")}),

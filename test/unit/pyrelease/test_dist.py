@@ -12,7 +12,16 @@ from packaging.version import Version
 
 from lockyard.errors import BuildError, VersionExistsError
 from lockyard.pyrelease import requirements
-from lockyard.pyrelease.dist import DistFile, contents, differing, file_version, left_out, problems, steady_sdist
+from lockyard.pyrelease.dist import (
+    DistFile,
+    contents,
+    differing,
+    file_version,
+    left_out,
+    problems,
+    steady_sdist,
+    unpacked,
+)
 from lockyard.pyrelease.indexes import JSON_TYPE, Target, missing_files, parse_listing
 from lockyard.pyrelease.project import Project, parse_project
 from support.package_index import make_wheel
@@ -119,14 +128,23 @@ def test_paths_that_lead_out() -> None:
         contents(DistFile("lab-1.0-py3-none-any.whl", b"no zip"))
 
 
-def test_links_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("target", "fine"), [("y", True), ("../x/y", True), ("/etc/passwd", False), ("../../etc/passwd", False)]
+)
+def test_links(target: str, fine: bool) -> None:
+    """A link that stays in the sdist is one in the source, too; another is refused."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        info = tarfile.TarInfo("lab-1.0/x")
-        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(info)
-    with pytest.raises(BuildError, match="is a link"):
-        contents(DistFile("lab-1.0.tar.gz", out.getvalue()))
+        for name, kind in (("x/run", tarfile.REGTYPE), ("x/link", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.mode = kind, target if kind == tarfile.SYMTYPE else "", 0o755
+            archive.addfile(info)
+    if not fine:
+        with pytest.raises(BuildError, match="leads out of it"):
+            contents(DistFile("x-1.tar.gz", out.getvalue()))
+        return
+    tree = unpacked(DistFile("x-1.tar.gz", steady_sdist(out.getvalue(), 1)))
+    assert (tree["run"].mode, tree["link"].is_link, tree["link"].data) == (0o755, True, target.encode())
 
 
 @given(

@@ -47,6 +47,13 @@ def test_a_poetry_project() -> None:
     assert (project.extras, project.groups) == (("client",), ("dev",))
 
 
+def test_a_project_of_poetry_2() -> None:
+    """The core is PEP 621, the groups are poetry's: poetry has to read them."""
+    project = parse(CORE + "[tool.poetry.group.dev.dependencies]\npytest = '*'\n")
+    assert (project.style, project.place.key, project.groups) == ("poetry", ("project", "version"), ("dev",))
+    assert parse(CORE + "[tool.poetry]\npackages = []\n").style == "pep621"
+
+
 @pytest.mark.parametrize(
     ("table", "path", "text"),
     [
