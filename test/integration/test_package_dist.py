@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lockyard.app import packagepublish
+from lockyard.app.packagebuild import BuildOptions, build_package
 from support.lab import Lab, bare_project, make_lab
 from support.package_index import BUILD, LAB, PASSWORD, Index, fill, serve_index, tiny_wheel
 from support.require import need
@@ -248,8 +250,14 @@ def test_a_backend_that_cannot_be_had(tmp_path: Path, home: Path, index: Index) 
 
 
 @pytest.fixture
-def tools(tmp_path: Path, home: Path, index: Index) -> Iterator[Lab]:
-    """A tagged project that builds fast; what it uploads is removed from the index."""
+def tools(tmp_path: Path, home: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """A tagged project, built once and not tried, which other tests are about; what it uploads is removed from the index."""
+    plain = BuildOptions(isolated=False, verify=False, try_out=False)
+    monkeypatch.setattr(
+        packagepublish,
+        "build_package",
+        lambda box, project, _, revision: build_package(box, project, plain, revision=revision),
+    )
     before = set(index.names())
     index.forget()
     lab = bare_project(tmp_path / "lab", home, SETUPTOOLS, index=index.simple)
@@ -302,9 +310,9 @@ def test_other_bytes_are_refused(tools: Lab, index: Index) -> None:
 
 def test_refused_and_cut_uploads_go_on(tools: Lab, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = "another-secret-of-the-index"
-    monkeypatch.setattr("support.lab.PASSWORD", wrong)
-    said = tools.refused("-v", *PUBLISH, index.upload, code=6)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("support.lab.PASSWORD", wrong)
+        said = tools.refused("-v", *PUBLISH, index.upload, code=6)
     assert "403" in said
     assert not [secret for secret in (wrong, PASSWORD) if secret in said]
     index.forget()
