@@ -186,9 +186,13 @@ def test_untested_images_get_exact_tags_only(lab: Lab, call: Call) -> None:
 def test_an_exact_tag_never_moves(lab: Lab, call: Call) -> None:
     assert call(*to("oci:registry/first"))[0] == 0
     before = tags(lab, "first")
-    shutil.rmtree(lab.root / "dist")
     lab.edit("src/labservice/device.py", "driver sees", "driver has")
     lab.commit()
+    code, _, err = call(*TWO)
+    assert code == 5, "the wheel in dist/ is of the commit before"
+    assert "dist/labservice-0.1.0-py3-none-any.whl is not what HEAD gives" in err
+    assert "labservice/device.py" in err
+    shutil.rmtree(lab.root / "dist")
     code, _, err = call(*TWO)
     assert code == 6
     assert "an exact tag never moves" in err

@@ -20,15 +20,18 @@ from lockyard.oci.tar import write_tar
 from lockyard.oci.values import Digest
 from lockyard.ports import Toolbox
 from lockyard.pyrelease.bundle import Bundle, Content, contents_of, image_version, not_ignored
-from lockyard.pyrelease.dockerfiles import NATIVE, SITE, TEMPLATE, render_dockerfile, wheel_name
+from lockyard.pyrelease.dist import DistFile, contents
+from lockyard.pyrelease.dockerfiles import NATIVE, SITE, TEMPLATE, render_dockerfile
 from lockyard.pyrelease.files import state_dir
 from lockyard.pyrelease.project import PYPROJECT, Project, parse_project
 from lockyard.pyrelease.runtimes import Runtime
 from lockyard.pyrelease.site import site_files
 from lockyard.pyrelease.uvtool import Uv
-from lockyard.tree import SYMLINK
+from lockyard.tree import SYMLINK, File, Tree
 
 _BLOCK = 1 << 20
+_BY_THE_BACKEND = (".dist-info/WHEEL", ".dist-info/RECORD")
+"""They say by which version of a backend a wheel was built, and hold the hash of that."""
 
 
 _ONCE = BuildOptions(verify=False, try_out=False)
@@ -39,8 +42,8 @@ class BundleOptions:
     """Where a bundle comes from.
 
     `working_tree`: the files as they are, tracked or not, ignored ones left out; else those of `HEAD`. `templates_dir` has base
-    templates that go before the project's own. `from_dist` takes the package's wheel from `dist/` when it is there; else it
-    is built from the same files, `build` says how. `version` is the image's, `None` for what `git describe` says.
+    templates that go before the project's own. The package's wheel is built from the same files, `build` says how; `from_dist`
+    takes the one in `dist/` when it is there, which must be the same. `version` is the image's, `None` for what `git describe` says.
     """
 
     working_tree: bool = False
@@ -158,22 +161,44 @@ def write_bundle(bundle: Bundle, path: Path) -> Digest:
 
 
 def _wheel(toolbox: Toolbox, checkout: Checkout, options: BundleOptions, scratch: Path) -> Path:
-    """Return the wheel of the checkout's version: of `dist/` where that is asked for, else built from these files."""
-    project = checkout.project
-    directory = project.root / DIST
-    start = f"{wheel_name(project.normalized_name)}-{project.version}-"
-    found = [name for name in fs.names(directory) if name.lower().startswith(start) and name.endswith(".whl")]
-    if options.from_dist and found:
-        if len(found) > 1:
+    """Return the wheel of these files: built from them, or the one in `dist/` when it is asked for, there, and the same.
+
+    Raises:
+        BuildError: it cannot be built, or the one in `dist/` is of other files.
+
+    """
+    made = _made(toolbox, checkout, options)
+    kept = fs.read_file(checkout.project.root / DIST / made.name) if options.from_dist else None
+    if kept is not None:
+        mine, theirs = contents(made), contents(DistFile(made.name, kept))
+        paths = (path for path in sorted({*mine, *theirs}) if mine.get(path) != theirs.get(path))
+        differs = [path for path in paths if not path.endswith(_BY_THE_BACKEND)]
+        if differs:
             raise BuildError(
-                f"{DIST}/ has {len(found)} wheels of {project.name} {project.version}", details=found,
-                hint="images take wheels that run everywhere; remove the others",
+                f"{DIST}/{made.name} is not what {_place(checkout)} gives", details=differs[:20],
+                hint="lockyard package build makes it again; images hold the wheel that is published",
             )  # fmt: skip
-        toolbox.log.info(f"the wheel is {DIST}/{found[0]}")
-        return directory / found[0]
-    made = build_package(toolbox, project, options.build, revision=checkout.revision).files[1]
+        toolbox.log.info(f"the wheel is {DIST}/{made.name}")
+        return checkout.project.root / DIST / made.name
     fs.atomic_write(scratch / made.name, made.data)
     return scratch / made.name
+
+
+def _made(toolbox: Toolbox, checkout: Checkout, options: BundleOptions) -> DistFile:
+    """Build the wheel; that of the last commit is kept."""
+    place = state_dir(checkout.project.root) / "wheels"
+    kept = place / f"{checkout.revision}{'' if options.build.isolated else '-not-isolated'}"
+    names = [name for name in fs.names(kept) if name.endswith(".whl")] if checkout.revision is not None else []
+    if len(names) == 1:
+        return DistFile(names[0], (kept / names[0]).read_bytes())
+    made = build_package(toolbox, checkout.project, options.build, revision=checkout.revision).files[1]
+    if checkout.revision is not None:
+        fs.write_tree(Tree({made.name: File(made.data)}), kept)
+        for other in fs.subdirectories(place):
+            if other != kept:
+                with contextlib.suppress(OSError):  # another command tidies, too
+                    fs.remove(other)
+    return made
 
 
 def _place(checkout: Checkout) -> str:

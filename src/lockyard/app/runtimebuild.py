@@ -16,8 +16,8 @@ from typing import Any
 from lockyard import __version__, fs, process
 from lockyard.app.bases import in_registry
 from lockyard.app.bundles import write_bundle
+from lockyard.app.engines import AUTO, Choice, EngineOptions, open_engine
 from lockyard.app.engines import DEFAULT as DEFAULT_ENGINES
-from lockyard.app.engines import Choice, EngineOptions, open_engine
 from lockyard.app.images import BUILD
 from lockyard.checks.plan import Record, host_platform
 from lockyard.engines.containers import ContainerEngine, with_version
@@ -142,7 +142,13 @@ class Engines:
         """
         with self._guard:
             if self._opened is None:
-                self._opened = open_engine(self.toolbox, [choice], self.options)
+                try:
+                    self._opened = open_engine(self.toolbox, [choice], self.options)
+                except BuildError as error:
+                    hint = "start one, or set DOCKER_HOST; base_template: native in runtimes.yaml needs none"
+                    raise type(error)(
+                        error.message, hint=hint if self.options.engine == AUTO else error.hint
+                    ) from error
             return self._opened
 
     def close(self) -> None:
@@ -212,6 +218,9 @@ def choose(bundle: Bundle, options: EngineOptions) -> Choice:
         engine, why = choose_engine(options.engine, kind, instructions)
     except BuildError as error:
         raise BuildError(error.message, hint="--engine docker, or base_template: native in runtimes.yaml") from error
+    runs = next((item.where for item in instructions if item.name == "RUN"), None)
+    if options.engine == AUTO and engine != "native" and runs is not None:
+        why = f"{runs} has RUN"
     return Choice(engine, why, kind, bundle.dockerfile, instructions)
 
 

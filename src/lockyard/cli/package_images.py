@@ -109,7 +109,7 @@ def images_command(
 ) -> None:
     r"""Build, test and publish the images of the release: all, client, client-gpu, whatever runtimes.yaml has.
 
-    The images are made from HEAD with the wheel in dist/, or one built from HEAD. Each is tested in itself: its command
+    The images are made from HEAD, with the wheel in dist/ when there is one, which must be HEAD's. Each is tested in itself: its command
     starts, the package inside has the release's version, the user is not root. The tags are VERSION for the runtime all,
     VERSION-client, VERSION-client-cudaX.Y; final releases move latest, latest-client, … as well. Published is only what was
     tested, byte for byte; an interrupted run goes on where it was. Prints NAME TAG DIGEST PATH, one image a line, or
