@@ -228,6 +228,11 @@ def test_a_failed_publication_goes_on(lab: Lab, index: Index, quick_builds: None
     assert said.code == 6
     assert "not today" in said.err
     assert index.uploads == 0
+    note = lab.root / ".lockyard" / "release.json"
+    kept = note.read_bytes()
+    lab.ok("package", "release", "pre", "--abandon")  # what is made stays
+    assert lab.git("tag") == "v0.1.1a1"
+    note.write_bytes(kept)
     hook.unlink()
     done = lab.run("package", "release", "pre")
     assert done.code == 0, done.err
@@ -273,6 +278,13 @@ def test_images_are_released_too(tmp_path: Path, home: Path, index: Index) -> No
         )
     lab.git("switch", "--quiet", "main")
     assert lab.run("runtimes", "generate", "--all", "--check").code == 0
+
+
+def test_targets_are_looked_at_first(lab: Lab) -> None:
+    """A repository or an index that cannot be is told before the first step, not after the last but one."""
+    words = ("package", "release", "pre", "--bump", "minor", "--no-isolation", "--publish")
+    assert "Not/A Name" in lab.refused(*words, "--repository", "none", "--target-ecr-repo", "Not/A Name")
+    assert "unknown package index 'tset'" in lab.refused(*words, "--repository", "tset")
 
 
 def test_a_plan_changes_nothing(lab: Lab) -> None:
@@ -380,6 +392,12 @@ def test_another_release_waits_and_abandon_restores(lab: Lab, monkeypatch: pytes
         lab.run("package", "release", "final", "--bump", "minor", *QUICK)
     said = lab.refused("package", "release", "final", "--abandon", code=1)
     assert "git branch --delete --force release/0.2.0" in said
+    commands = [line.split()[1:] for line in said.splitlines() if line.startswith("  git ")]
+    assert len(commands) == 3
+    for command in commands:
+        lab.git(*command)
+    lab.ok("package", "release", "final", "--abandon")
+    assert (lab.git("status", "--porcelain"), lab.git("rev-parse", "--branches")) == ("", before)
 
 
 def test_a_version_that_is_there_is_released_as_it_is(lab: Lab, quick_builds: None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from lockyard import fs
-from lockyard.app.package import BumpPlan, plan_version, reader, refuse_dirty
+from lockyard.app.package import BumpPlan, open_project, plan_version, reader, refuse_dirty
 from lockyard.app.packagepublish import open_target
 from lockyard.app.releasesteps import Release, StepOptions, released_changelog, run_step, undo
 from lockyard.errors import ConfigError
@@ -14,7 +14,15 @@ from lockyard.gitwork import GitWork
 from lockyard.ports import Toolbox
 from lockyard.pyrelease.bump import Identifier, Part, next_development
 from lockyard.pyrelease.files import STATE, state_dir
-from lockyard.pyrelease.plan import Journal, Kind, ReleasePlan, format_journal, parse_journal, release_version
+from lockyard.pyrelease.plan import (
+    PUBLISHING,
+    Journal,
+    Kind,
+    ReleasePlan,
+    format_journal,
+    parse_journal,
+    release_version,
+)
 from lockyard.pyrelease.project import Project
 
 NOWHERE = "none"
@@ -162,6 +170,8 @@ def run_release(toolbox: Toolbox, root: Path, journal: Journal, options: StepOpt
 
     """
     git = GitWork(root, toolbox.environ)
+    if journal.plan.publish:
+        _check_targets(toolbox, root, journal.plan)
     with fs.lock(state_dir(root) / "release.lock"):
         save_journal(root, journal)
         for number, step in enumerate(journal.plan.steps(), start=1):
@@ -176,6 +186,17 @@ def run_release(toolbox: Toolbox, root: Path, journal: Journal, options: StepOpt
     return journal
 
 
+def _check_targets(toolbox: Toolbox, root: Path, plan: ReleasePlan) -> None:
+    """Refuse targets that cannot be: much is done before they are used."""
+    project = open_project(root)
+    if plan.index is not None:
+        open_target(toolbox, replace(project, version=Version(plan.new)), plan.index)
+    if plan.images:
+        from lockyard.app.packagepush import PackagePush, repositories_of
+
+        repositories_of(project, (), PackagePush(targets=plan.image_targets))
+
+
 def save_journal(root: Path, journal: Journal) -> None:
     """Write the journal."""
     state_dir(root)
@@ -183,7 +204,9 @@ def save_journal(root: Path, journal: Journal) -> None:
 
 
 def abandon_release(toolbox: Toolbox, root: Path) -> tuple[str, ...]:
-    """Forget the release that was begun, and give its files their old content; return them.
+    """Forget the release that was begun; where nothing is committed its files get their old content, and are returned.
+
+    One that is committed and tagged, and of which only the rest is left (images, publication), is as it is.
 
     Raises:
         ConfigError: there is none.
@@ -195,6 +218,7 @@ def abandon_release(toolbox: Toolbox, root: Path) -> tuple[str, ...]:
         raise ConfigError("there is no release to abandon")
     git = GitWork(root, toolbox.environ)
     with fs.lock(state_dir(root) / "release.lock"):
-        files = () if not journal.left else undo(Release(toolbox, root, git, journal, StepOptions()))
+        whole = set(journal.left) <= {"distributions", "images", *PUBLISHING}
+        files = () if whole else undo(Release(toolbox, root, git, journal, StepOptions()))
         journal_path(root).unlink()
     return files

@@ -316,10 +316,10 @@ def undo(release: Release) -> tuple[str, ...]:
 
     """
     git, plan = release.git, release.plan
-    if git.head() != plan.base or "commit" in release.journal.done:
-        lines = [f"git switch {plan.start}", f"git tag --delete {plan.tag}"]
+    if git.head() != plan.base:
+        lines = [f"git switch {plan.start}", f"git reset --keep {plan.base[:12]}"]
         lines += [f"git branch --delete --force {plan.branch}"] if plan.branch else []
-        lines += [f"git reset --keep {plan.base[:12]}"]
+        lines += [f"git tag --delete {plan.tag}"] if git.tag_commit(plan.tag) else []
         raise LockyardError(
             f"{plan.subject} is committed; Lockyard takes no commit back", details=lines,
             hint="run what is wanted of these, then lockyard package release --abandon again",
