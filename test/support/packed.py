@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lockyard.conda.archive import unpack
 from lockyard.oci.image import Layer
-from lockyard.oci.tar import Entry, write_layer
+from lockyard.oci.tar import Compression, Entry, write_layer
 from lockyard.oci.values import Descriptor
 
 
@@ -37,11 +37,14 @@ def packed_layers(place: Path, archives: Iterable[Path], count: int) -> list[Pac
     return [pack(place, paths) for _, _, paths in sorted(bins)]
 
 
-def pack(place: Path, directories: Sequence[Path], *, reverse: bool = False) -> Packed:
+def pack(
+    place: Path, directories: Sequence[Path], *, reverse: bool = False, compression: Compression = "gzip"
+) -> Packed:
     """Pack the files of directories into one layer; with `reverse` each file backwards: other bytes that compress as well."""
     handle, name = tempfile.mkstemp(dir=place)
     with os.fdopen(handle, "wb") as out, ThreadPoolExecutor(2) as executor:
-        blob = write_layer(_entries(directories, reverse=reverse), out.write, executor=executor)
+        entries = _entries(directories, reverse=reverse)
+        blob = write_layer(entries, out.write, compression=compression, executor=executor)
     path = place / blob.digest.hex
     Path(name).replace(path)
     layer = Layer(Descriptor(blob.media_type, blob.digest, blob.size), blob.diff_id)
