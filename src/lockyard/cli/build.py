@@ -1,7 +1,6 @@
 """`build` and `run`."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,8 @@ from lockyard.version import Version
 
 if TYPE_CHECKING:
     from lockyard.app.images import BuildResult
-    from lockyard.app.publish import PublishRequest, PublishResult
-    from lockyard.app.wave import Build
+    from lockyard.app.publish import PublishResult
+    from lockyard.app.wave import Build, Publish
     from lockyard.app.workspace import Workspace
 
 _PLATFORM = click.option(
@@ -116,7 +115,6 @@ def build(
     """
     from lockyard.app.build import build_release
     from lockyard.app.engines import EngineOptions
-    from lockyard.app.publish import PublishRequest
     from lockyard.engines.buildx import parse_secret
 
     if targets:
@@ -143,13 +141,16 @@ def build(
             engines=engines,
         )
 
-    request = PublishRequest(targets=targets, image_types=image_types, skip_tests=skip_tests, region=region)
-    if all_scheduled or len(versions) != 1:
+    single = len(versions) == 1 and not all_scheduled
+    publish = _publisher(
+        context, targets, image_types, skip_tests=skip_tests, region=region, image_refs=image_refs if single else None
+    ) if targets else None  # fmt: skip
+    if not single:
         return _wave(
             context,
             versions,
             make,
-            request,
+            publish,
             all_scheduled=all_scheduled,
             force=force,
             image_refs=image_refs,
@@ -160,7 +161,7 @@ def build(
     _table(context, result)
     if not as_json:
         context.emit("\n".join(image_line(context, image) for image in result.images))
-    published = _publish(context, version, replace(request, image_refs=image_refs)) if targets else None
+    published = publish(context.workspace, version) if publish is not None else None
     if as_json:
         context.emit(_json(context, result, published))
     elif published is not None:
@@ -173,7 +174,7 @@ def _wave(
     context: Context,
     versions: tuple[Version, ...],
     make: "Build",
-    request: "PublishRequest",
+    publish: "Publish | None",
     *,
     all_scheduled: bool,
     force: bool,
@@ -181,21 +182,13 @@ def _wave(
     as_json: bool,
 ) -> int:
     """Build several releases, publish those that are green, and tell of all."""
-    from lockyard.app.publish import publish_release
     from lockyard.app.wave import build_wave, scheduled_entries
-    from lockyard.cli.publish import tell_published
 
     entries = scheduled_entries(context.workspace) if all_scheduled else ()
-    wanted = dict.fromkeys((*versions, *(entry.target for entry in entries)))
-
-    def publish(workspace: "Workspace", version: Version) -> "PublishResult":
-        context.toolbox.log.step(f"publishing {version}")
-        result = publish_release(context.toolbox, workspace, version, request)
-        tell_published(context, result)
-        return result
+    wanted = tuple(dict.fromkeys((*versions, *(entry.target for entry in entries))))
 
     outcomes = build_wave(
-        context.toolbox, context.workspace, one_or_more(tuple(wanted)), make, publish if request.targets else None,
+        context.toolbox, context.workspace, one_or_more(wanted), make, publish,
         scheduled=entries, force=force,
     )  # fmt: skip
     return answer(context, outcomes, image_refs=image_refs, as_json=as_json)
@@ -280,13 +273,30 @@ def _how_to_run(context: Context, result: "BuildResult") -> None:
     say.info(f"run it here: lockyard run {result.version} --image-type {image.image_type} -- python")
 
 
-def _publish(context: Context, version: Version, request: "PublishRequest") -> "PublishResult":
-    from lockyard.app.publish import publish_release
+def _publisher(
+    context: Context,
+    targets: tuple[str, ...],
+    image_types: tuple[str, ...],
+    *,
+    skip_tests: bool,
+    region: str | None,
+    image_refs: Path | None,
+) -> "Publish":
+    """Return what publishes a release to the targets and tells of it; loads the registry's modules."""
+    from lockyard.app.publish import PublishRequest, publish_release
     from lockyard.cli.publish import tell_published
 
-    result = publish_release(context.toolbox, context.workspace, version, request)
-    tell_published(context, result)
-    return result
+    request = PublishRequest(
+        targets=targets, image_types=image_types, skip_tests=skip_tests, region=region, image_refs=image_refs
+    )
+
+    def publish(workspace: "Workspace", version: Version) -> "PublishResult":
+        context.toolbox.log.step(f"publishing {version}")
+        result = publish_release(context.toolbox, workspace, version, request)
+        tell_published(context, result)
+        return result
+
+    return publish
 
 
 COMMANDS = (build, run_command)
