@@ -25,7 +25,17 @@ from lockyard.oci.layout import read_layout
 from lockyard.ports.containers import BuildSecret
 from support.buildkit import Second, remote_buildkit, second_daemon
 from support.effects import RecordingLog
-from support.engine_site import BASE, CLASSIC, FINISH, VERSION, Site, engine_base, make_site
+from support.engine_site import (
+    BASE,
+    CLASSIC,
+    FINISH,
+    VERSION,
+    Site,
+    add_platform,
+    check_platforms,
+    engine_base,
+    make_site,
+)
 from support.labimages import inside, make_lab, python_base
 from support.require import need
 from support.team import check_team_images, team_base, write_team_release
@@ -88,6 +98,11 @@ def test_nothing_changed_gives_the_same_image(site: Site) -> None:
     shutil.rmtree(site.root / "out")
     assert site.image(engines=BUILDKIT).digest == first.digest
     read_layout(first.layout, verify_layers=True)
+
+
+def test_platforms_build_side_by_side(site: Site) -> None:
+    add_platform(site)
+    check_platforms(site.build(image_types=("cpu",), engines=BUILDKIT).images)
 
 
 def test_a_remote_driver(

@@ -28,7 +28,18 @@ from lockyard.oci.layout import read_layout
 from lockyard.process import is_left_over, temporary_name
 from support.effects import RecordingLog
 from support.engine_cli import start, wait_for
-from support.engine_site import BASE, CLASSIC, FINISH, RELEASE, VERSION, Site, engine_base, make_site
+from support.engine_site import (
+    BASE,
+    CLASSIC,
+    FINISH,
+    RELEASE,
+    VERSION,
+    Site,
+    add_platform,
+    check_platforms,
+    engine_base,
+    make_site,
+)
 from support.require import need
 from support.team import check_team_images, team_base, write_team_release
 
@@ -94,6 +105,12 @@ def test_what_was_exported_is_not_asked_for_again(site: Site, dockerfile: str, m
     shutil.rmtree(site.root / "out")
     assert site.image().digest == first.digest
     read_layout(first.layout, verify_layers=True)
+
+
+def test_platforms_build_side_by_side(site: Site) -> None:
+    """Two platforms of one type in one engine at the same time: neither gets the other's environment."""
+    add_platform(site)
+    check_platforms(site.build(image_types=("cpu",), engines=EngineOptions(engine="docker")).images)
 
 
 def test_classic_with_a_lock(site: Site, capfd: pytest.CaptureFixture[str]) -> None:

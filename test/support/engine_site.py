@@ -22,6 +22,7 @@ from lockyard.cli.root import make_toolbox
 from lockyard.conda.formats import write_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.engines.daemon import DockerDaemon
+from lockyard.oci.layout import read_layout
 from lockyard.ports import Toolbox
 from lockyard.ports.containers import Builder
 from lockyard.version import Version
@@ -199,3 +200,38 @@ def make_site(tmp_path: Path) -> Site:
         lock = Lock(image_type=name, platforms={"linux-64": tuple(map(locked, packages))}, channels=("channel",))
         (made.release / f"{name}.lock.json").write_text(write_lock_json(lock))
     return made
+
+
+def add_platform(site: Site) -> None:
+    """Give the type cpu a second platform with another package; nothing runs in its Dockerfile."""
+    path = site.root / "template/v1/variants.toml"
+    path.write_text(
+        path.read_text().replace("[variants.cpu]\n", '[variants.cpu]\nplatforms = ["linux-64", "linux-aarch64"]\n')
+    )
+    here = locked(DATA)
+    other = dataclasses.replace(here, subdir="linux-aarch64", url=here.url.replace("linux-64", "linux-aarch64"))
+    lock = Lock(
+        image_type="cpu", platforms={"linux-64": (locked(TOOL),), "linux-aarch64": (other,)}, channels=("channel",)
+    )
+    (site.release / "cpu.env.in").write_text("")
+    (site.release / "cpu.lock.json").write_text(write_lock_json(lock))
+    (site.release / "Dockerfile").write_text(
+        FINISH.replace("RUN /opt/conda/bin/tool > /etc/made\n", "COPY dirs /again\n")
+    )
+
+
+def check_platforms(images: tuple[ImageResult, ...]) -> None:
+    """Each image is its platform's, with its platform's packages."""
+    found = {}
+    for image in images:
+        layout = read_layout(image.layout, verify_layers=True)
+        names: set[str] = set()
+        for layer in layout.image.layers:
+            with tarfile.open(layout.blob(layer.descriptor.digest)) as archive:
+                names |= {
+                    name for name in archive.getnames() if name.startswith(("opt/conda/bin/", "opt/conda/share/"))
+                }
+        found[image.platform] = (layout.image.config["architecture"], names)
+    assert found == {
+        "linux-64": ("amd64", {"opt/conda/bin/tool"}), "linux-aarch64": ("arm64", {"opt/conda/share/data.txt"}),
+    }  # fmt: skip
