@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from lockyard.cli.root import make_toolbox
 from lockyard.conda.formats import write_lock_json
 from lockyard.conda.lock import Lock, LockedPackage
 from lockyard.engines.daemon import DockerDaemon
+from lockyard.oci.image import Image
 from lockyard.oci.layout import read_layout
+from lockyard.oci.values import Digest
 from lockyard.ports import Toolbox
-from lockyard.ports.containers import Builder
+from lockyard.ports.containers import Builder, Loaded
 from lockyard.version import Version
 from support.demo import demo_base
 from support.effects import RecordingLog
@@ -218,6 +221,19 @@ def add_platform(site: Site) -> None:
     (site.release / "Dockerfile").write_text(
         FINISH.replace("RUN /opt/conda/bin/tool > /etc/made\n", "COPY dirs /again\n")
     )
+
+
+def meet_after_load(engine: type[Builder], patch: pytest.MonkeyPatch) -> None:
+    """Let two builds go on only when the environments of both are in the engine: the worst moment."""
+    barrier = threading.Barrier(2)
+    load = engine.load
+
+    def both(self: Builder, image: Image, blobs: Mapping[Digest, Path], name: str) -> Loaded:
+        loaded = load(self, image, blobs, name)
+        barrier.wait(120)
+        return loaded
+
+    patch.setattr(engine, "load", both)
 
 
 def check_platforms(images: tuple[ImageResult, ...]) -> None:
