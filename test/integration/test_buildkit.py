@@ -19,6 +19,7 @@ from lockyard.app.packagebuild import BuildOptions
 from lockyard.app.packageimages import build_images, release_options
 from lockyard.app.runtimebuild import ImageOptions
 from lockyard.cli.root import run
+from lockyard.engines.buildkit import BuildKit
 from lockyard.engines.daemon import open_containers
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.layout import read_layout
@@ -35,6 +36,7 @@ from support.engine_site import (
     check_platforms,
     engine_base,
     make_site,
+    meet_after_load,
 )
 from support.labimages import inside, make_lab, python_base
 from support.require import need
@@ -100,8 +102,9 @@ def test_nothing_changed_gives_the_same_image(site: Site) -> None:
     read_layout(first.layout, verify_layers=True)
 
 
-def test_platforms_build_side_by_side(site: Site) -> None:
+def test_platforms_build_side_by_side(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     add_platform(site)
+    meet_after_load(BuildKit, monkeypatch)
     check_platforms(site.build(image_types=("cpu",), engines=BUILDKIT).images)
 
 

@@ -39,6 +39,7 @@ from support.engine_site import (
     check_platforms,
     engine_base,
     make_site,
+    meet_after_load,
 )
 from support.require import need
 from support.team import check_team_images, team_base, write_team_release
@@ -107,9 +108,10 @@ def test_what_was_exported_is_not_asked_for_again(site: Site, dockerfile: str, m
     read_layout(first.layout, verify_layers=True)
 
 
-def test_platforms_build_side_by_side(site: Site) -> None:
+def test_platforms_build_side_by_side(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two platforms of one type in one engine at the same time: neither gets the other's environment."""
     add_platform(site)
+    meet_after_load(DockerDaemon, monkeypatch)
     check_platforms(site.build(image_types=("cpu",), engines=EngineOptions(engine="docker")).images)
 
 
