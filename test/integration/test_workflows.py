@@ -266,7 +266,7 @@ def test_the_gate(hub: Hub) -> None:
     hub.lockyard(work, "create-minor-version-artifacts", "--base-patch-version", "0.1.0", "--lock")
     hub.commit(work, "Grow")
     run = hub.opened("gate", "grow").check(gate="failure")
-    assert "1 new package weighs" in run.log
+    assert "the biggest is heavy" in run.log
     hub.opened("gate", "grow", "size-accepted").check()
 
 

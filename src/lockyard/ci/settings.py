@@ -100,7 +100,7 @@ def _stage(distribution: Distribution, config: str) -> str:
         )
     raise ConfigError(
         f"{config}: no repository has stage = true; the jobs of a release meet in one",
-        hint='add one: [repositories] stage = { uri = "HOST/NAME", stage = true }',
+        hint=f'add one: {_table(config)} stage = {{ uri = "HOST/NAME", stage = true }}',
     )
 
 
@@ -114,9 +114,13 @@ def _publish(distribution: Distribution, config: str, stage: str) -> tuple[str, 
     if not finals:
         raise ConfigError(
             f"{config}: {stage} is the only repository: there is none to publish to",
-            hint='add one: [repositories] production = "HOST/NAME"',
+            hint=f'add one: {_table(config)} production = "HOST/NAME"',
         )
     return distribution.ci.publish or tuple(finals)
+
+
+def _table(config: str) -> str:
+    return "[tool.lockyard.repositories]" if config.endswith("pyproject.toml") else "[repositories]"
 
 
 def _logins(distribution: Distribution, aliases: tuple[str, ...]) -> tuple[Login, ...]:

@@ -25,7 +25,14 @@ SETTINGS = Settings(
     publish=("production",), sign=True, stage_logins=(AWS,), publish_logins=LOGINS,
 )  # fmt: skip
 NO_LOGIN = dataclasses.replace(SETTINGS, sign=False, stage_logins=(), publish_logins=())
-OTHERS = dataclasses.replace(SETTINGS, branch="trunk", runner=("self-hosted", "big: one"), publish=("a", "'b c'"))
+OTHERS = dataclasses.replace(
+    SETTINGS,
+    branch="trunk",
+    install="'a: b' '# c'",
+    stage="'s: t'",
+    runner=("self-hosted", "big: one"),
+    publish=("a", "'b c'"),
+)
 
 
 @functools.cache
@@ -71,6 +78,23 @@ def test_runners_are_labels() -> None:
     site = load(files(settings=OTHERS)[".github/workflows/lockyard-site.yml"])
     assert site["jobs"]["build"]["runs-on"] == ["self-hosted", "big: one"]
     assert site["on"]["push"]["branches"] == ["trunk"]
+
+
+def test_words_stay_what_they_are() -> None:
+    """Whatever a name holds, YAML and the shell read it as it is."""
+    files_of = {path: load(file) for path, file in files(settings=OTHERS).items()}
+    steps = files_of[".github/workflows/lockyard-publish.yml"]["jobs"]["publish"]["steps"]
+    scripts = {step.get("name"): step.get("run", "") for step in steps}
+    assert scripts["Install Lockyard"] == "python -m pip install --disable-pip-version-check --quiet 'a: b' '# c'\n"
+    assert "--from 's: t' " in scripts["Publish from the staging repository"]
+    assert (
+        "(--target-ecr-repo a --target-ecr-repo 'b c' --image-refs " in scripts["Publish from the staging repository"]
+    )
+    for file in files("codebuild", OTHERS).values():
+        phases = load(file)["phases"]
+        assert phases["install"]["commands"] == [
+            "python -m pip install --disable-pip-version-check --quiet 'a: b' '# c'\n"
+        ]
 
 
 def test_nothing_is_granted_that_is_not_said() -> None:
