@@ -135,5 +135,6 @@ def _logins(distribution: Distribution, aliases: tuple[str, ...]) -> tuple[Login
         elif host == GITHUB_REGISTRY:
             found.setdefault(host, Login("github", host))
         elif not uri.startswith("oci:"):
-            found.setdefault(host, Login("other", host, secret=_NO_SECRET_RE.sub("_", alias.upper()).strip("_")))
+            secret = _NO_SECRET_RE.sub("_", alias.upper()).strip("_")
+            found.setdefault(host, Login("other", host, secret=f"LOCKYARD_{secret}"))
     return tuple(found.values())

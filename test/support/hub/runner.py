@@ -50,7 +50,7 @@ class Run:
 class Hub(Repository):
     """A repository whose workflows run when something happens to it."""
 
-    secrets: Mapping[str, str] = MappingProxyType({"STAGE_USER": "me", "STAGE_PASSWORD": "s3cret"})
+    secrets: Mapping[str, str] = MappingProxyType({"LOCKYARD_STAGE_USER": "me", "LOCKYARD_STAGE_PASSWORD": "s3cret"})
 
     def dispatch(self, workflow: str, **inputs: str | bool) -> Run:
         """Start a workflow by hand."""

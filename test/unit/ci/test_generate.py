@@ -19,7 +19,7 @@ from lockyard.tree import File, Tree
 
 TEMPLATES = fs.read_tree(ASSETS)
 AWS = Login("aws", "123456789012.dkr.ecr.eu-west-1.amazonaws.com", region="eu-west-1")
-LOGINS = (AWS, Login("github", "ghcr.io"), Login("other", "example.com", secret="PRODUCTION"))
+LOGINS = (AWS, Login("github", "ghcr.io"), Login("other", "example.com", secret="LOCKYARD_PRODUCTION"))
 SETTINGS = Settings(
     config="lockyard.toml", branch="main", python="3.12", install="lockyard==1.2.3", runner="ubuntu-24.04", stage="stage",
     publish=("production",), sign=True, stage_logins=(AWS,), publish_logins=LOGINS,

@@ -40,14 +40,14 @@ def test_the_table() -> None:
     assert (found.branch, found.python, found.runner) == ("trunk", "3.11", ("self-hosted", "big"))
     assert found.install == "--require-hashes -r 'tools/lock yard.txt'"
     assert (found.stage, found.publish) == ("other", ("b",))
-    assert found.publish_logins == (Login("github", "ghcr.io"), Login("other", "example.com", secret="B"))
+    assert found.publish_logins == (Login("github", "ghcr.io"), Login("other", "example.com", secret="LOCKYARD_B"))
 
 
 def test_each_registry_is_signed_in_to_once() -> None:
     places = f'{STAGE}a = "public.ecr.aws/team/a"\nmy-repo = "example.com/a"\nc = "example.com/c"\nd = "oci:out/d"\n'
     assert settings(places).publish_logins == (
         Login("aws", ECR, region="eu-west-1"),
-        Login("other", "example.com", secret="MY_REPO"),
+        Login("other", "example.com", secret="LOCKYARD_MY_REPO"),
     )
 
 
