@@ -147,7 +147,7 @@ def test_dependencies_that_do_not_fit(lab: Lab) -> None:
 
 
 def test_a_poetry_project(tmp_path: Path, home: Path, index: Index) -> None:
-    """Locked as poetry reads it, and built by poetry's own backend."""
+    """Locked as poetry reads it, built by poetry's own backend, released like any other."""
     lab = bare_project(
         tmp_path / "lab", home,
         {
@@ -168,8 +168,13 @@ def test_a_poetry_project(tmp_path: Path, home: Path, index: Index) -> None:
     assert ("click==8" in dev, "mdurl==" in dev, "# via lab (pyproject.toml:dev)" in dev) == (True, True, True)
     lab.commit()
     assert lab.run("package", "lock", "--check").code == 0
-    names = [Path(line).name for line in lab.ok("package", "build").splitlines()]
-    assert names == ["lab-1.0.0.tar.gz", "lab-1.0.0-py3-none-any.whl"]
+    out = lab.ok("package", "release", "final", "--bump", "minor").splitlines()
+    assert (out[0], [line.split()[1] for line in out[1:]]) == (
+        "v1.1.0",
+        ["lab-1.1.0.tar.gz", "lab-1.1.0-py3-none-any.whl"],
+    )
+    assert 'version = "1.1.0"' in lab.git("show", "v1.1.0:pyproject.toml")
+    assert 'version = "1.2.0.dev0"' in lab.git("show", "main:pyproject.toml")
 
 
 # Distributions
@@ -233,7 +238,8 @@ def test_distributions_that_are_refused(
     tmp_path: Path, home: Path, index: Index, files: dict[str, str], message: str
 ) -> None:
     lab = bare_project(tmp_path / "lab", home, files, index=index.simple)
-    said = lab.refused("package", "build", "--no-isolation", code=5)
+    once = () if "second build" in message else ("--no-verify",)
+    said = lab.refused("package", "build", "--no-isolation", *once, code=5)
     assert message in said
     assert "Traceback" not in said.splitlines()[-1]
     assert not (lab.root / "dist").exists()

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,12 +97,14 @@ def build_package(
         python = uv.create(work / "backend") if options.isolated else Path(sys.executable)
         bench = _Bench(toolbox, options, uv, python, epoch)
         files = bench.build(tree, work / "first")
-        if options.verify:
-            _compare(files, bench.build(tree, work / "second", again=True))
-            toolbox.log.info("built twice: the same bytes")
-        _check(toolbox, project, git, files, work)
-        if options.try_out:
-            _try_out(toolbox, project, uv, tree, files[1], work)
+        with ThreadPoolExecutor(1) as pool:  # all of it is waiting for other programs
+            second = pool.submit(bench.build, tree, work / "second", again=True) if options.verify else None
+            _check(toolbox, project, git, files, work)
+            if options.try_out:
+                _try_out(toolbox, project, uv, tree, files[1], work)
+            if second is not None:
+                _compare(files, second.result())
+                toolbox.log.info("built twice: the same bytes")
         written = () if out is None else _keep(project, files, out)
     return PackageBuild(project.version, epoch, files, written)
 
