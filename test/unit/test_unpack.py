@@ -157,7 +157,11 @@ def test_a_layer_that_is_not_its_diff_id_is_refused(tmp_path: Path) -> None:
         unpack_layers([(layer, tmp_path / "layer")], tmp_path / "root", owners=False)
 
 
-@pytest.mark.parametrize("data", [b"", b"nonsense", gzip.compress(b"no tar" * 200), gzip.compress(tar(f("x")))[:-20]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"nonsense", gzip.compress(b"no tar" * 200), gzip.compress(tar(f("x")))[:-20]],
+    ids=["empty", "nonsense", "no tar", "cut"],
+)
 def test_damaged_blobs_are_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "layer").write_bytes(data)
     layer = Layer(Descriptor.of(MediaType.LAYER_GZIP, data), Digest.of(tar(f("x"))))
