@@ -82,14 +82,6 @@ class GitWork:
         """Return the commit that a tag names."""
         return self.resolve(f"refs/tags/{_name(name)}")
 
-    def is_annotated(self, name: str) -> bool:
-        """Tell whether a tag is an annotated one."""
-        return self._word("cat-file", "-t", f"refs/tags/{_name(name)}") == "tag"
-
-    def tags(self) -> tuple[str, ...]:
-        """Return all tags."""
-        return tuple(self._ask("tag", "--list").splitlines())
-
     def is_shallow(self) -> bool:
         """Tell whether this is a shallow clone, which need not have all tags."""
         return self._word("rev-parse", "--is-shallow-repository") == "true"

@@ -81,12 +81,15 @@ def build_package(
 
     Raises:
         BuildError: the backend fails, a second build differs, the distributions are not as they should be, or cannot be used.
-        ConfigError: there is no git repository or no commit.
+        ConfigError: there is no git repository, no commit or no such revision.
 
     """
     git = GitWork(project.root, toolbox.environ)
-    epoch = git.time(revision or git.head()) if epoch is None else epoch
-    tree = _exported(toolbox, project, git, revision, expect_changes=expect_changes)
+    commit = git.head() if revision is None else git.resolve(revision)
+    if commit is None:
+        raise ConfigError(f"git has no revision {revision!r}", hint="see git log and git tag")
+    epoch = git.time(commit) if epoch is None else epoch
+    tree = _exported(toolbox, project, git, commit if revision is not None else None, expect_changes=expect_changes)
     project = parse_project(
         decode(tree[PYPROJECT].data, PYPROJECT), root=project.root, read=lambda path: _text(tree, path)
     )

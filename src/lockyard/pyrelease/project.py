@@ -194,11 +194,11 @@ class Project:
 
     def tag(self, version: Version) -> str:
         """Return the tag of a release."""
-        return self.table.tag.format(version=version)
+        return self.table.tag.replace("{version}", str(version))
 
     def branch(self, version: Version) -> str:
         """Return the branch of a final release."""
-        return self.table.branch.format(version=version)
+        return self.table.branch.replace("{version}", str(version))
 
 
 def parse_project(text: str, *, root: Path, read: Read) -> Project:
@@ -226,9 +226,8 @@ class _Reader:
 
     def project(self) -> Project:
         lockyard = self._table("tool", "lockyard")
-        table = validate(
-            _Tool, {"package": lockyard.get("package", {})}, self.text, PYPROJECT, {**_MODELS}
-        ).package  # fmt: skip
+        given = {"package": lockyard.get("package", {})}
+        table = validate(_Tool, given, self.text, PYPROJECT, _MODELS).package
         core, poetry = self._table("project"), self._table("tool", "poetry")
         if not core and not poetry:
             raise ConfigError(
