@@ -350,8 +350,9 @@ class ZstdStream:
         import zstandard
 
         # One and two threads give the same bytes, more do too, but 0 ("as many as there are") does not.
+        # Several layers are made at a time, so one is mostly enough; each wants some 20 MB.
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            ZSTD_LEVEL, threads=max(1, min(threads, 2)), job_size=ZSTD_JOB
+            ZSTD_LEVEL, threads=max(1, min(threads // 4, 2)), job_size=ZSTD_JOB
         )
         self._sink = sink
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
