@@ -245,4 +245,8 @@ def test_the_same_suite_is_green_on_every_engine(
     passed = {name for name, outcome in first.items() if outcome == "passed"}
     assert passed >= {"welcome", "derived", "ready-made/imports", "ready-made/equals-lock", "ready-made/ownership"}
     assert first["gpu-only"] == "skipped"
+    collect = ("-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider", "-q", "--collect-only", "test/image")
+    listed = tool(sys.executable, *collect, "-m", "gpu", f"--image=oci:{layout(place, 'cpu')}", cwd=place)
+    assert listed.split()[0] == "gpu-only.test.sh::gpu-only"
+    assert "1/5 tests collected" in listed
     assert "failed" not in first.values()

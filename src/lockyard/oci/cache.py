@@ -1,8 +1,8 @@
 """The cache of finished layer blobs, effects: `CACHE/blobs/v1/`, content key → blob.
 
 A key is the hash of everything that the bytes depend on. `keys/HEX.json` says which blob it gave, `sha256/HEX` is the
-blob. Both appear whole, by rename; readers take no lock. A blob is hashed whenever it is used: one that is not what its
-name says is made again.
+blob; `notes/HEX.json` is another small thing that was found out. All appear whole, by rename; readers take no lock. A blob
+is hashed whenever it is used: one that is not what its name says is made again.
 """
 
 import hashlib
@@ -69,8 +69,10 @@ class BlobCache:
 
     def recall(self, key: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the JSON object of `key`, `None` when there is none."""
+        path = self._note(key)
+        cachedir.use(self._root, [path])
         try:
-            value = json.loads(fs.read_file(self._note(key)) or b"null")
+            value = json.loads(fs.read_file(path) or b"null")
         except ValueError:
             return None
         return value if isinstance(value, dict) else None
@@ -133,7 +135,7 @@ def cache_kind(cache_dir: Path) -> cachedir.CacheKind:
 
 def _entries(place: Path) -> Iterator[cachedir.CacheEntry]:
     """Yield each blob with the keys that lead to it: they go together, and the use of a key is a use of the blob."""
-    yield from cachedir.unfinished(place, [place / "sha256", place / "keys"])
+    yield from cachedir.unfinished(place, [place / "sha256", place / "keys", place / "notes"])
     keys: dict[str, list[Path]] = {}
     for path in sorted((place / "keys").glob("[0-9a-f]*.json")):
         try:
@@ -146,6 +148,8 @@ def _entries(place: Path) -> Iterator[cachedir.CacheEntry]:
         yield _entry(f"sha256:{blob.name}", (*markers, blob), markers or (blob,))
     for path in (path for paths in keys.values() for path in paths):
         yield _entry(f"key {path.stem}", (path,), (path,))
+    for path in sorted((place / "notes").glob("[0-9a-f]*.json")):
+        yield _entry(f"note {path.stem}", (path,), (path,))
 
 
 def _entry(name: str, paths: tuple[Path, ...], markers: tuple[Path, ...]) -> cachedir.CacheEntry:
