@@ -183,6 +183,41 @@ def test_a_native_dockerfile_by_docker(native_lab: Lab, native_images: dict[str,
     )
 
 
+def test_internal_with_packages_and_cuda(
+    docker_lab: Lab, docker_images: dict[str, PackageImage], tmp_path: Path
+) -> None:
+    """Every block of the templates runs: Debian packages of both stages, CUDA from a repository with a key, own volumes."""
+    lab = Lab(tmp_path / "labservice")
+    shutil.copytree(docker_lab.root, lab.root, symlinks=True, ignore=shutil.ignore_patterns("out", ".lockyard"))
+    (lab.root / "keys").mkdir()
+    (lab.root / "keys/cuda.asc").write_text("a key\n")
+    lab.edit("runtimes.yaml", "    base_template: generic\n", "    base_template: internal\n")
+    lab.edit(
+        "runtimes.yaml", '    gpu: {cuda: "12.9", cudnn: "9"}\n',
+        '    gpu: {cuda: "12.9", cudnn: "9", key: keys/cuda.asc}\n    build_packages: [gcc]\n    final_packages: [tini]\n'
+        "    volumes: [/data, /srv/lab]\n    user: {uid: 2000, gid: 2001, name: lab}\n",
+    )  # fmt: skip
+    lab.generate()
+    lab.commit()
+    options = release_options(lab.project, BUNDLES)
+    (image,) = build_images(lab.toolbox, lab.project, ("client-gpu",), bundles=options, load=False)
+    lab.remove_image("localhost/labservice:0.1.0-client-cuda12.9")
+    said = inside(
+        lab, image.layout, "/bin/sh", "-c", "cat /var/log/apt-asked; id -u; id -g; id -un; stat -c %U /srv/lab"
+    )
+    assert said.splitlines() == [
+        "update", "install --no-install-recommends --yes tini",
+        "update", "install --no-install-recommends --yes ca-certificates",
+        "update", "install --no-install-recommends --yes cuda-libraries-12-9 libcudnn9-cuda-12",
+        "2000", "2001", "lab", "lab",
+    ]  # fmt: skip
+    source = inside(lab, image.layout, "/bin/sh", "-c", "cat /etc/apt/sources.list.d/cuda.list /usr/share/keyrings/*")
+    assert source == (
+        "deb [signed-by=/usr/share/keyrings/cuda-archive-keyring.asc] "
+        "https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64/ /\na key"
+    )
+
+
 def test_native_is_refused_where_there_is_run(docker_lab: Lab) -> None:
     with pytest.raises(BuildError) as caught:
         build_images(

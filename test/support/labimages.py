@@ -36,7 +36,7 @@ USER_DEBS = ("passwd", "libaudit1", "libcap-ng0", "libpam0g", "libsemanage2", "l
 CLIENT = ("click",)
 SERVER = ("markdown-it-py", "mdurl")
 APT = b"""#!/bin/sh
-# A stand-in for apt: notes what it is asked for.
+# A stand-in for apt, which has its directory of sources: notes what it is asked for.
 echo "$@" >> /var/log/apt-asked
 """
 
@@ -53,6 +53,7 @@ def python_base() -> Path:
         nodes = root_file_system(debs)
         nodes |= loader_cache(nodes, print)
         nodes["usr/bin/apt-get"] = tree.file(APT, 0o755)
+        nodes |= {place: tree.directory() for place in ("etc/apt", "etc/apt/sources.list.d")}
         output.write_bytes(tree.tar_zst_bytes(nodes, mtime=int(WHEN.timestamp())))
         mark.write_text(key)
     return output

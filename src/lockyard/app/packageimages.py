@@ -29,7 +29,7 @@ from lockyard.pyrelease.runtimes import Runtime
 
 LOG = "tests.log"
 _PATIENCE = 3600.0  # seconds that another build of this project may take
-_BESIDE = 4  # images that a container engine builds at a time
+_BESIDE = 4  # images that BuildKit builds at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,10 @@ def build_images(
             with open_bundle(toolbox, checkout, runtime.name, bundles) as bundle:
                 return build_image(toolbox, project, bundle, engines, options)
 
-        images = _beside(build, runtimes, engines.cancel)
+        # Docker's builder knows only finished steps: side by side, images with the same first steps would each make their own,
+        # and the next release would find now these, now those. BuildKit makes them once.
+        workers = _BESIDE if options.engines.engine == "buildkit" else 1
+        images = _beside(build, runtimes, engines.cancel, workers)
     if load:
         images = [load_image(toolbox, project.normalized_name, image) for image in images]
     if not skip_tests:
@@ -198,21 +201,21 @@ def green_record(layout: Path, checks: ImageChecks, platform: str, manifest: Dig
 
 
 def _beside(
-    build: Callable[[Runtime], PackageImage], runtimes: Sequence[Runtime], cancel: Callable[[], None]
+    build: Callable[[Runtime], PackageImage], runtimes: Sequence[Runtime], cancel: Callable[[], None], workers: int
 ) -> list[PackageImage]:
-    """Build several images at a time; the first failure ends the others."""
-    with ThreadPoolExecutor(min(_BESIDE, len(runtimes)), thread_name_prefix="image") as executor:
+    """Build `workers` images at a time; the first failure ends the others."""
+    if workers == 1:
+        return [build(runtime) for runtime in runtimes]
+    with ThreadPoolExecutor(min(workers, len(runtimes)), thread_name_prefix="image") as executor:
         running = [executor.submit(build, runtime) for runtime in runtimes]
+        errors: list[BaseException] = []
         try:
             wait(running, return_when=FIRST_EXCEPTION)
-        except BaseException:
-            cancel()
-            raise
-        errors = [failure for item in running if item.done() and (failure := item.exception()) is not None]
-        if errors:
-            cancel()
-            for item in running:
-                item.cancel()
+            errors += [failure for item in running if item.done() and (failure := item.exception()) is not None]
+        finally:
+            if errors or not all(item.done() for item in running):
+                executor.shutdown(wait=False, cancel_futures=True)
+                cancel()
     if errors:
         raise first_failure(errors)
     return [item.result() for item in running]
