@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lockyard.app import packagerelease, releasesteps
+from lockyard.app.packagebuild import BuildOptions, build_package
 from lockyard.pyrelease.plan import STEPS, Journal, parse_journal
 from support.lab import Lab, make_lab, quick_build
 from support.package_index import BUILD, LAB, Index, fill, serve_index, tiny_wheel
@@ -134,6 +135,15 @@ def quick_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(releasesteps, "build_package", quick_build)
 
 
+@pytest.fixture
+def plain_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real distributions, built once and not tried."""
+    real, plain = releasesteps.build_package, BuildOptions(isolated=False, verify=False, try_out=False)
+    monkeypatch.setattr(
+        releasesteps, "build_package", lambda box, project, _, **words: real(box, project, plain, **words)
+    )
+
+
 def state(lab: Lab) -> dict[str, object]:
     """What a release leaves: refs (commits and annotated tags by their ids), branch, files, distributions, journal."""
     journal = parse_journal((lab.root / ".lockyard/release.json").read_bytes(), source="")
@@ -246,7 +256,7 @@ def tags_of(lab: Lab, name: str) -> set[str]:
     return {item["annotations"]["org.opencontainers.image.ref.name"] for item in found}
 
 
-def test_images_are_released_too(tmp_path: Path, home: Path, index: Index) -> None:
+def test_images_are_released_too(tmp_path: Path, home: Path, index: Index, plain_builds: None) -> None:
     """Three images without a container engine, tested, published to two repositories; floating tags for the final ones only."""
     from support.labimages import make_lab as image_lab
     from support.labimages import python_base
