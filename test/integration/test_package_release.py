@@ -138,9 +138,9 @@ def quick_builds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def plain_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real distributions, built once and not tried."""
-    real, plain = releasesteps.build_package, BuildOptions(isolated=False, verify=False, try_out=False)
+    plain = BuildOptions(isolated=False, verify=False, try_out=False)
     monkeypatch.setattr(
-        releasesteps, "build_package", lambda box, project, _, **words: real(box, project, plain, **words)
+        releasesteps, "build_package", lambda box, project, _, **words: build_package(box, project, plain, **words)
     )
 
 
