@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,16 @@ from typing import Any
 import pytest
 
 from lockyard.app.packagebuild import BuildOptions, build_package
+from lockyard.app.packageimages import _beside
 from lockyard.app.packagepush import PackagePush, publish_images
+from lockyard.app.runtimebuild import PackageImage
+from lockyard.app.runtimes import read_runtimes
 from lockyard.cli.root import make_toolbox, run
+from lockyard.errors import BuildError
 from lockyard.ports import Log, Toolbox
 from lockyard.ports.containers import Runner, RunRequest, RunResult
 from lockyard.ports.registry import RegistryPort
+from lockyard.pyrelease.runtimes import Runtime
 from lockyard.registry.directory import OciDirectory
 from support.labimages import Lab, make_lab, write_base
 from support.registry_server import RegistryServer, running_registry
@@ -393,3 +399,21 @@ def test_nothing_is_left_behind(lab: Lab, call: Call) -> None:
     left = [path for path in lab.root.rglob(".*") if ".git" not in path.parts]
     assert {path.name for path in left} <= {".gitignore", ".lockyard", ".lock"}  # the last one is of the OCI directory
     assert lab.git("status", "--porcelain") == ""
+
+
+def test_side_by_side_the_first_failure_ends_the_others(lab: Lab) -> None:
+    """As BuildKit builds them: what has not begun never does, what runs is cancelled, and the failure is told."""
+    runtimes = read_runtimes(lab.project).chosen()
+    begun, cancelled = threading.Event(), threading.Event()
+
+    def build(runtime: Runtime) -> PackageImage:
+        if runtime.name == "all":
+            assert begun.wait(30)
+            raise BuildError("no")
+        begun.set()
+        assert cancelled.wait(30)
+        raise BuildError("ended")
+
+    with pytest.raises(BuildError, match="no"):
+        _beside(build, runtimes, cancelled.set, 2)
+    assert cancelled.is_set()
