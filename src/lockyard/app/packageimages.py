@@ -100,7 +100,7 @@ def build_images(
     return tuple(images)
 
 
-def plan_images(project: Project, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def describe_images(project: Project, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Return what the images of the release will be: name, Dockerfile, base, exact tag, floating tag (`None` without one).
 
     Raises:

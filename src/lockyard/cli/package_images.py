@@ -122,7 +122,7 @@ def images_command(
       lockyard package images --target-ecr-repo first --target-ecr-repo registry.example.com/lab/labservice
       lockyard package images all --push --dry-run
     """
-    from lockyard.app.packageimages import build_images, plan_images, release_options
+    from lockyard.app.packageimages import build_images, describe_images, release_options
     from lockyard.app.packagepush import PackagePush, publish_images, repositories_of
 
     if push and targets:
@@ -140,7 +140,9 @@ def images_command(
     # Hours may pass before the push: what is wrong with its targets is said now.
     repositories = repositories_of(project, names, request) if publish else {}
     if dry_run:
-        plan = [{**item, "repositories": repositories.get(item["name"], [])} for item in plan_images(project, names)]
+        plan = [
+            {**item, "repositories": repositories.get(item["name"], [])} for item in describe_images(project, names)
+        ]
         context.emit(json.dumps({"schema": 1, "images": plan}, indent=1) if as_json else _plan_text(plan))
         return
     built = build_images(
