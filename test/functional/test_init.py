@@ -130,6 +130,8 @@ def test_not_inside_of_a_distribution(tmp_path: Path, call: Call) -> None:
     code, _, err = call("init", "new/inner")
     assert code == 2
     assert "is inside of the distribution" in err
+    assert call("init", "new/../beside")[0] == 0
+    assert (tmp_path / "beside/lockyard.toml").is_file()
     assert not (tmp_path / "new/inner").exists()
 
 

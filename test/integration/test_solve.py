@@ -391,7 +391,7 @@ def test_the_interpreter_ends_well_after_a_solve(bench: Bench) -> None:
         "import sys; from pathlib import Path\n"
         "from lockyard.cli.output import ConsoleLog\n"
         "from lockyard.conda.solve import RattlerSolver\n"
-        "from lockyard.ports import SolveRequest\n"
+        "from lockyard.ports.solving import SolveRequest\n"
         "root = Path(sys.argv[1])\n"
         "request = SolveRequest(specs=('a',), channels=('file:channel',), platform='linux-64', root=root)\n"
         "assert RattlerSolver(cache_dir=root, log=ConsoleLog()).solve(request)\n"

@@ -61,7 +61,7 @@ def init_distribution(request: InitRequest, *, dry_run: bool = False) -> InitRes
         ConfigError: a name, an image type, a channel or a base is none, or the place is inside of a distribution.
 
     """
-    directory = request.directory.absolute()
+    directory = request.directory.resolve()
     check_empty(directory)
     name = request.name or re.sub(r"[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-") or "images"
     title = name.replace("-", " ").replace("_", " ").capitalize()
@@ -77,9 +77,9 @@ def _conda(request: InitRequest, name: str, title: str, links: dict[str, str]) -
     channel, base = request.channel, request.base
     place = Path(channel.removeprefix("file:")).expanduser()
     if place.is_dir() and ("/" in channel or channel.startswith("file:")):
-        links["channel"], channel = str(place.absolute()), "file:channel"
+        links["channel"], channel = str(place.resolve()), "file:channel"
     if base is not None and (file := Path(base.removeprefix("rootfs:")).expanduser()).is_file():
-        links[f"base/{file.name}"], base = str(file.absolute()), f"rootfs:base/{file.name}"
+        links[f"base/{file.name}"], base = str(file.resolve()), f"rootfs:base/{file.name}"
     start = CondaStart(
         name=name, title=title, types=request.types, channel=channel, base=base, virtual=request.virtual, links=links
     )
