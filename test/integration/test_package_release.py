@@ -224,6 +224,43 @@ def test_a_killed_process_goes_on(tmp_path: Path, home: Path, index: Index, quic
         assert state(lab) == state(whole), step
 
 
+def crashing(monkeypatch: pytest.MonkeyPatch, lab: Lab, step: str, *words: str) -> None:
+    """Run a command that ends when `step` has had its effects and before its note is written."""
+    save = packagerelease.save_journal
+
+    def crash(root: Path, journal: Journal) -> None:
+        if step in journal.done:
+            raise Crash
+        save(root, journal)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packagerelease, "save_journal", crash)
+        with pytest.raises(Crash):
+            lab.run(*words)
+
+
+@pytest.mark.parametrize(("step", "bump"), [("publish-git", "major"), ("publish-index", "patch")])
+def test_a_crash_after_a_publishing_step(
+    step: str, bump: str, lab: Lab, index: Index, plain_builds: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was pushed and uploaded already is found, not refused, and nothing is sent twice."""
+    remote = tmp_path / "remote.git"
+    lab.git("init", "--quiet", "--bare", str(remote))
+    lab.git("remote", "add", "origin", str(remote))
+    lab.git("push", "--quiet", "origin", "main")
+    publish = (*QUICK, "--repository", index.upload, "--publish")
+    crashing(monkeypatch, lab, step, "package", "release", "final", "--bump", bump, *publish)
+    before = lab.git("ls-remote", "origin")
+    assert index.uploads == (2 if step == "publish-index" else 0)
+    done = lab.run("package", "release", "final", "--resume")
+    assert done.code == 0, done.err
+    assert lab.git("ls-remote", "origin") == before
+    assert index.uploads == 2
+    version = {"major": "1.0.0", "patch": "0.1.1"}[bump]
+    assert len([name for name in index.names() if name.startswith(f"labservice-{version}")]) == 2
+    assert state(lab)["left"] == ()
+
+
 def test_a_failed_publication_goes_on(lab: Lab, index: Index, quick_builds: None, tmp_path: Path) -> None:
     """A remote that refuses ends it before anything is uploaded; afterwards only what is left is done."""
     remote = tmp_path / "remote.git"
@@ -256,8 +293,13 @@ def tags_of(lab: Lab, name: str) -> set[str]:
     return {item["annotations"]["org.opencontainers.image.ref.name"] for item in found}
 
 
-def test_images_are_released_too(tmp_path: Path, home: Path, index: Index, plain_builds: None) -> None:
-    """Three images without a container engine, tested, published to two repositories; floating tags for the final ones only."""
+def test_images_are_released_too(
+    tmp_path: Path, home: Path, index: Index, plain_builds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three images without a container engine, tested, published to two repositories; floating tags for the final ones only.
+
+    A crash when they are published and nobody knows it yet changes nothing.
+    """
     from support.labimages import make_lab as image_lab
     from support.labimages import python_base
 
@@ -274,7 +316,10 @@ def test_images_are_released_too(tmp_path: Path, home: Path, index: Index, plain
     assert not (lab.root / "registry").exists()
     assert "pkg_version: 0.2.0a1" in lab.git("show", "v0.2.0a1:runtimes.yaml")
     assert "0.2.0a1" in lab.git("show", "v0.2.0a1:Dockerfile.client")
+    crashing(monkeypatch, lab, "publish-images", "package", "release", "pre", "--resume", "--publish")
+    there = [(lab.root / "registry" / name / "index.json").read_bytes() for name in ("one", "two")]
     out = lab.ok("package", "release", "pre", "--resume", "--publish")
+    assert [(lab.root / "registry" / name / "index.json").read_bytes() for name in ("one", "two")] == there
     assert out.count("publish-images registry/one@sha256:") + out.count("publish-images oci:registry/one@sha256:") == 3
     for name in ("one", "two"):
         assert tags_of(lab, name) == {f"0.2.0a1{kind}" for kind in kinds}
