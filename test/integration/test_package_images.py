@@ -22,6 +22,8 @@ from lockyard.registry.credentials import DockerCredentials
 from support.docker_registry import DockerRegistry, docker_registry
 from support.effects import RecordingLog
 from support.labimages import Lab, docker, inside, make_lab, python_base
+from support.package_index import BUILD, LAB, fill
+from support.pages import check_page, environment
 from support.require import ROOT, need
 
 pytestmark = pytest.mark.integration
@@ -316,3 +318,23 @@ def test_pulled_by_docker(docker_lab: Lab, docker_images: dict[str, PackageImage
     docker(docker_lab, "pull", "--quiet", name, env=environ)
     assert docker(docker_lab, "run", "--rm", "--network=none", name, "--version") == "labservice, version 0.1.0"
     docker_lab.remove_image(name)
+
+
+@pytest.fixture
+def place_of_images(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A clone of examples/labservice that needs no network: a base, and wheels of what is installed here."""
+    need("docker", "debian", "sandbox")
+    index = fill(tmp_path / "index", *BUILD, *LAB)
+    lab = make_lab(tmp_path, base=python_base())
+    env = environment(LOCKYARD_CACHE_DIR=tmp_path / "cache", UV_NO_INDEX="1", UV_FIND_LINKS=index)
+    subprocess.run(["lockyard", "package", "lock", "--fresh"], cwd=lab.root, env=env, check=True, capture_output=True)
+    lab.commit("locks")
+    lab.git("tag", "--force", "v0.1.0")
+    yield lab.root, env
+    for image in ("0.1.0", "0.1.0-client", "0.1.0-client-dirty", "0.1.0-client-cuda12.9"):
+        lab.remove_image(f"localhost/labservice:{image}")
+
+
+def test_the_page_about_images(place_of_images: tuple[Path, dict[str, str]]) -> None:
+    """Its commands do what it says. Here, and last: the names of its images are those of this file's."""
+    check_page(ROOT / "docs/how-to/images-of-a-python-package.md", "images", *place_of_images)

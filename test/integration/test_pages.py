@@ -13,28 +13,14 @@ import pytest
 
 from support.lab import make_lab
 from support.package_index import BUILD, LAB, Index, fill, serve_index
-from support.pages import Command, commands, run_page
+from support.pages import check_page, environment, places
 from support.require import ROOT, SHARED, need
 
 pytestmark = pytest.mark.integration
 
+HERE = {"demo", "reference", "labservice", "upstream"}
+"""The places of this file; `images` is in `test_package_images.py`, because names of images are the engine's."""
 PAGES = sorted(page for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if page.name != "CHANGELOG.md")
-
-
-def steps(page: Path) -> list[Command]:
-    return [command for command in commands(page) if command.place]
-
-
-def environment(**more: str | Path) -> dict[str, str]:
-    """A reader's: no setting of Lockyard, its commands on the path, no colours, wide lines."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("LOCKYARD_", "GIT_"))}
-    env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}", "COLUMNS": "200", "NO_COLOR": "1"}
-    identity = {
-        f"GIT_{who}_{what}": f"reader{at}example.com"
-        for who in ("AUTHOR", "COMMITTER")
-        for what, at in (("NAME", " "), ("EMAIL", "@"))
-    }
-    return env | identity | {name: str(value) for name, value in more.items()}
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +45,13 @@ def made_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def demo(made_demo: Path, tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A copy of the demo's distribution beside its channel and base, a git repository as every distribution."""
-    work = tmp_path / "data-science"
+    work, cache = tmp_path / "data-science", tmp_path / "cache"
     shutil.copytree(made_demo / "data-science", work, symlinks=True)
     for name in ("channel", "base"):
         (tmp_path / name).symlink_to(made_demo / name)
-    env = environment(LOCKYARD_CACHE_DIR=made_demo / "cache")
+    # What a page brings into the cache is not there for the next one; files are replaced there, never written again.
+    shutil.copytree(made_demo / "cache", cache, copy_function=os.link, ignore=shutil.ignore_patterns("rootfs"))
+    env = environment(LOCKYARD_CACHE_DIR=cache, DOCKER_HOST=f"unix://{tmp_path}/no-engine")
     committed(work, env)
     return work, env
 
@@ -109,36 +97,17 @@ def upstream(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return work, env
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A clone of examples/labservice that needs no network: a base, and wheels of what is installed here."""
-    from support.labimages import make_lab, python_base
-    from support.package_index import BUILD, LAB, fill
-
-    need("docker", "debian", "sandbox")
-    index = fill(tmp_path / "index", *BUILD, *LAB)
-    lab = make_lab(tmp_path, base=python_base())
-    env = environment(LOCKYARD_CACHE_DIR=tmp_path / "cache", UV_NO_INDEX="1", UV_FIND_LINKS=index)
-    subprocess.run(["lockyard", "package", "lock", "--fresh"], cwd=lab.root, env=env, check=True, capture_output=True)
-    lab.commit("locks")
-    lab.git("tag", "--force", "v0.1.0")
-    yield lab.root, env
-    for image in ("0.1.0", "0.1.0-client", "0.1.0-client-dirty", "0.1.0-client-cuda12.9"):
-        lab.remove_image(f"localhost/labservice:{image}")
-
-
 def committed(work: Path, env: dict[str, str], ignored: str = "out/\n.lockyard/\nregistry/\nchannel\nbase\n") -> None:
     (work / ".gitignore").write_text(ignored)
     for args in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "All releases so far"]):
         subprocess.run(["git", *args], cwd=work, env=env, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if steps(page)], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if HERE & places(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_page(page: Path, request: pytest.FixtureRequest) -> None:
     """Each command of the page does what the page says, in the place that the page names."""
-    todo = steps(page)
-    for place in dict.fromkeys(command.place for command in todo):
-        work, env = cast("tuple[Path, dict[str, str]]", request.getfixturevalue(str(place)))
-        mine = [command for command in todo if command.place == place]
-        problems = [problem for result in run_page(mine, work, env) if (problem := result.problem())]
-        assert not problems, "\n\n".join(problems)
+    for place in sorted(HERE & places(page)):
+        work, env = cast("tuple[Path, dict[str, str]]", request.getfixturevalue(place))
+        check_page(page, place, work, env)

@@ -5,8 +5,10 @@ block every line that begins with `$ ` is a command (a line that ends with a bac
 prints; `…` stands for anything. A command of which a printed line begins with `error:` has to fail.
 """
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,3 +111,27 @@ def run_page(items: list[Command], cwd: Path, env: Mapping[str, str]) -> list[Re
     codes, outputs = parts[1::2], parts[0::2]
     assert len(codes) == len(items), f"the shell ended early:\n{done.stdout}"
     return [Result(item, int(code), output) for item, code, output in zip(items, codes, outputs, strict=False)]
+
+
+def places(page: Path) -> set[str]:
+    """Return where the commands of a page run."""
+    return {command.place for command in commands(page) if command.place}
+
+
+def check_page(page: Path, place: str, work: Path, env: Mapping[str, str]) -> None:
+    """Run the commands of a page that belong to `place` in the directory `work`, and compare."""
+    results = run_page([command for command in commands(page) if command.place == place], work, env)
+    problems = [problem for result in results if (problem := result.problem())]
+    assert not problems, "\n\n".join(problems)
+
+
+def environment(**more: str | Path) -> dict[str, str]:
+    """A reader's: no setting of Lockyard, its commands on the path, no colours, wide lines."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("LOCKYARD_", "GIT_"))}
+    env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}", "COLUMNS": "200", "NO_COLOR": "1"}
+    identity = {
+        f"GIT_{who}_{what}": f"reader{at}example.com"
+        for who in ("AUTHOR", "COMMITTER")
+        for what, at in (("NAME", " "), ("EMAIL", "@"))
+    }
+    return env | identity | {name: str(value) for name, value in more.items()}
