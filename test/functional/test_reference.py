@@ -16,7 +16,7 @@ from lockyard import fs
 from lockyard.app.workspace import Workspace, open_workspace
 from lockyard.cli.root import run
 from lockyard.conda.formats import lock_from_tree
-from lockyard.oci.dockerfile import kind_of, parse
+from lockyard.oci.instructions import kind_of, parse
 from lockyard.version import Version, release_dir
 from support.require import ROOT
 

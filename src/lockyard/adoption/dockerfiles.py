@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lockyard.conda.spec import VARIABLE_RE
 from lockyard.errors import BuildError
 from lockyard.oci.classic import movable_steps
-from lockyard.oci.dockerfile import Instruction, Kind, kind_of, parse
+from lockyard.oci.instructions import Instruction, Kind, kind_of, parse
 from lockyard.oci.shellwords import WordError, expand
 
 OWN_ARGUMENTS = frozenset(

@@ -27,7 +27,7 @@ from lockyard.errors import BuildError
 from lockyard.oci.basefile import BuiltBase, format_bases
 from lockyard.oci.cache import BlobCache
 from lockyard.oci.classic import EngineName
-from lockyard.oci.dockerfile import parse
+from lockyard.oci.instructions import parse
 from lockyard.oci.layering import LayerPlan
 from lockyard.oci.layout import blob_path, read_layout, write_layout
 from lockyard.oci.values import Reference

@@ -15,7 +15,7 @@ from lockyard.app.workspace import decode
 from lockyard.errors import BuildError, ConfigError, DriftError
 from lockyard.gitobjects import GitObjects
 from lockyard.gitwork import GitWork
-from lockyard.oci.dockerfile import parse
+from lockyard.oci.instructions import parse
 from lockyard.oci.tar import write_tar
 from lockyard.oci.values import Digest
 from lockyard.ports import Toolbox

@@ -15,7 +15,7 @@ from lockyard.distribution import EnvironmentArg, Variant
 from lockyard.errors import BuildError, ConfigError, LockyardError
 from lockyard.oci.classic import EngineName, bases_of, choose_engine, dockerfile_of, movable_steps
 from lockyard.oci.condameta import read_records
-from lockyard.oci.dockerfile import Instruction, Kind, kind_of, parse
+from lockyard.oci.instructions import Instruction, Kind, kind_of, parse
 from lockyard.ports import Log, Toolbox
 from lockyard.ports.containers import Builder, BuildSecret
 from lockyard.tree import File, Tree

@@ -27,8 +27,8 @@ from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.bases import BaseOpener
 from lockyard.oci.cache import BlobCache
 from lockyard.oci.classic import choose_engine
-from lockyard.oci.dockerfile import kind_of, parse
 from lockyard.oci.image import canonical_json, empty_image, oci_platform
+from lockyard.oci.instructions import kind_of, parse
 from lockyard.oci.layering import LayerPlan
 from lockyard.oci.layout import Layout, layout_blobs, read_layout, write_layout
 from lockyard.oci.pulled import PulledBases

@@ -18,8 +18,8 @@ from lockyard.errors import BuildError
 from lockyard.oci.classic import check_arguments, classic_context, context_blocks
 from lockyard.oci.condameta import check_against_lock, packages_after
 from lockyard.oci.copying import allowed
-from lockyard.oci.dockerfile import Kind
 from lockyard.oci.image import Image, Layer, oci_platform, parse_json
+from lockyard.oci.instructions import Kind
 from lockyard.oci.values import Digest
 from lockyard.ports.containers import Builder, EngineBuild
 from lockyard.tree import Tree

@@ -20,8 +20,9 @@ from lockyard.engines.request import DEFAULT_PATH, BuildRequest, BuiltImage, Bui
 from lockyard.errors import BuildError
 from lockyard.extracted import DirectoryReader
 from lockyard.oci.contents import Manifest, PackagePath, PackageReader, Python, read_manifest, resolve
-from lockyard.oci.dockerfile import CopyLayer, kind_of, parse, plan_finish
+from lockyard.oci.dockerfile import CopyLayer, plan_finish
 from lockyard.oci.image import MAX_LAYERS, Image, Layer
+from lockyard.oci.instructions import kind_of, parse
 from lockyard.oci.linking import LINKING_VERSION, Linker
 from lockyard.oci.rootfs import ROOTFS_VERSION, list_layer, unpacked
 from lockyard.oci.rootview import Listing, Meta, RootView

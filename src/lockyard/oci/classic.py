@@ -12,7 +12,7 @@ from typing import Literal
 
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError
-from lockyard.oci.dockerfile import Instruction, Kind
+from lockyard.oci.instructions import Instruction, Kind
 from lockyard.oci.shellwords import WordError, expand
 from lockyard.oci.tar import Entry, write_tar
 from lockyard.tree import File, Tree

@@ -4,24 +4,21 @@ Reference: Dockerfile reference 1.x. The files that `COPY` takes are a `Tree`; w
 the entries of new layers. What cannot be done without a container is an error that names the line and the way out.
 """
 
-import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from lockyard.errors import BuildError
 from lockyard.oci.copying import Copier, Copy, Unpack
 from lockyard.oci.image import Image
+from lockyard.oci.instructions import FLAG_RE, Instruction, json_words, without_flags
 from lockyard.oci.rootview import RootView
 from lockyard.oci.shellwords import WordError, expand, expand_word
 from lockyard.oci.tar import Entry
 from lockyard.tree import Tree
 
-Kind = Literal["finish", "classic", "derived"]
-_CONTINUED = {"\\": re.compile(r"\\[ \t]*$"), "`": re.compile(r"`[ \t]*$")}
-_FLAG_RE = re.compile(r"--([a-z-]+)(?:=(\S*))?\s+")
 _NAME_RE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _DURATION_RE = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -31,16 +28,6 @@ _ARGS_WITHOUT_ARG = frozenset(
     for name in (word, word.lower())
 )
 """Predefined arguments: builds know them without an ARG; they reach commands only, so nothing here depends on them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One instruction: its name in capitals, the rest of its logical line, where it begins, the file's escape character."""
-
-    name: str
-    value: str
-    where: str
-    escape: str = "\\"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,74 +43,6 @@ class Finished:
     """What a Dockerfile makes of an image: steps in order, each a change of the image or a new layer."""
 
     steps: list[Callable[[Image], Image] | CopyLayer] = field(default_factory=list)
-
-
-def parse(text: str, source: str) -> tuple[Instruction, ...]:
-    """Split a Dockerfile into instructions (`source` is its name, for messages).
-
-    Raises:
-        BuildError: a line is no instruction, or a here-document is used.
-
-    """
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
-    escape = _escape(lines, source)
-    continued = _CONTINUED[escape]
-    instructions = []
-    number = 0
-    while number < len(lines):
-        start = number
-        line = lines[number].strip()
-        number += 1
-        if not line or line.startswith("#"):
-            continue
-        parts = []
-        while continued.search(line):
-            parts.append(continued.sub("", line))
-            # Comments and empty lines inside of a continued instruction do not end it.
-            while number < len(lines) and (not lines[number].strip() or lines[number].lstrip().startswith("#")):
-                number += 1
-            if number == len(lines):
-                line = ""
-                break
-            line = lines[number].rstrip()
-            number += 1
-        parts.append(line)
-        instructions.append(_instruction("".join(parts), f"{source}:{start + 1}", escape))
-    return tuple(instructions)
-
-
-def _escape(lines: Iterable[str], source: str) -> str:
-    """Return the escape character that a parser directive at the top names."""
-    for number, line in enumerate(lines, 1):
-        match = re.fullmatch(r"\s*#\s*(\w+)\s*=\s*(\S+)\s*", line)
-        if match is None:
-            break
-        if match[1].lower() == "escape":
-            if match[2] not in _CONTINUED:
-                raise BuildError(f"{source}:{number}: escape={match[2]} is neither \\ nor `")
-            return match[2]
-    return "\\"
-
-
-def _instruction(text: str, where: str, escape: str) -> Instruction:
-    name, _, value = text.strip().replace("\t", " ").partition(" ")
-    if not re.fullmatch(r"[A-Za-z]+", name):
-        raise BuildError(f"{where}: {name!r} is no Dockerfile instruction")
-    if name.upper() in {"COPY", "ADD", "RUN"} and re.search(r"<<-?[\"']?\w", value):
-        raise BuildError(
-            f"{where}: here-documents need a container engine", hint="put the text into a file and COPY it"
-        )
-    return Instruction(name.upper(), value.strip(), where, escape)
-
-
-def kind_of(instructions: Iterable[Instruction]) -> Kind:
-    """Return which of the three kinds of Dockerfile this is."""
-    for item in instructions:
-        if item.name == "FROM" and re.match(r"\$(ENV_IMAGE\b|\{ENV_IMAGE\})", item.value):
-            return "finish"
-        if item.name == "ARG" and item.value.split("=")[0].strip() == "ENV_IN_FILENAME":
-            return "classic"
-    return "derived"
 
 
 def plan_finish(
@@ -267,7 +186,7 @@ class _Finisher:
         self._members(item, Cmd=self._command(item))
 
     def do_shell(self, item: Instruction) -> None:
-        words = _json_words(item.value)
+        words = json_words(item.value)
         if not words:
             raise BuildError(f'{item.where}: SHELL wants a JSON list such as ["/bin/bash", "-c"]')
         self.shell = words
@@ -280,7 +199,7 @@ class _Finisher:
         """Return the member that container engines read (no part of the OCI specification, which allows more members)."""
         value, check = item.value, {}
         names = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod", "retries": "Retries"}
-        while match := _FLAG_RE.match(value):
+        while match := FLAG_RE.match(value):
             value = value[match.end() :]
             text = self._substitute(match[2] or "", item)
             if match[1] not in names:
@@ -291,7 +210,7 @@ class _Finisher:
             return {"Test": ["NONE"]}
         if kind.upper() != "CMD" or not command.strip():
             raise BuildError(f"{item.where}: HEALTHCHECK wants CMD and a command, or NONE")
-        words = _json_words(command.strip())
+        words = json_words(command.strip())
         return {"Test": ["CMD-SHELL", command.strip()] if words is None else ["CMD", *words], **check}
 
     def do_stopsignal(self, item: Instruction) -> None:
@@ -308,7 +227,7 @@ class _Finisher:
         self._members(item, ExposedPorts=dict(self.sets["ExposedPorts"]))
 
     def do_volume(self, item: Instruction) -> None:
-        for word in _json_words(item.value) or self._words(item):
+        for word in json_words(item.value) or self._words(item):
             self.sets["Volumes"][self._substitute(word, item)] = {}
         self._members(item, Volumes=dict(self.sets["Volumes"]))
 
@@ -316,7 +235,7 @@ class _Finisher:
         self._copy(item)
 
     def do_add(self, item: Instruction) -> None:
-        for word in _json_words(_without_flags(item.value)) or _without_flags(item.value).split():
+        for word in json_words(without_flags(item.value)) or without_flags(item.value).split():
             if "://" in word or word.startswith("git@"):
                 raise BuildError(
                     f"{item.where}: ADD of the address {word!r} needs a container engine",
@@ -332,7 +251,7 @@ class _Finisher:
 
     def _copy(self, item: Instruction) -> None:
         value, owner, mode = item.value, None, None
-        while match := _FLAG_RE.match(value):
+        while match := FLAG_RE.match(value):
             value = value[match.end() :]
             match match[1]:
                 case "chown":
@@ -343,7 +262,7 @@ class _Finisher:
                     pass  # every COPY is a layer of its own here
                 case _:
                     raise BuildError(f"{item.where}: {item.name} --{match[1]} needs a container engine")
-        listed = _json_words(value)
+        listed = json_words(value)
         words = self._expand(value, item) if listed is None else [self._substitute(word, item) for word in listed]
         if len(words) < 2:
             raise BuildError(f"{item.where}: {item.name} wants at least one source and a destination")
@@ -407,29 +326,12 @@ class _Finisher:
         return pairs
 
     def _command(self, item: Instruction) -> list[str]:
-        words = _json_words(item.value)
+        words = json_words(item.value)
         if words is not None:
             return words
         if not item.value:
             raise BuildError(f"{item.where}: {item.name} wants a value")
         return [*self.shell, item.value]
-
-
-def _json_words(value: str) -> list[str] | None:
-    """Return the words of the exec form, `None` when it is not one."""
-    if not value.startswith("["):
-        return None
-    try:
-        words = json.loads(value)
-    except json.JSONDecodeError:
-        return None
-    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
-
-
-def _without_flags(value: str) -> str:
-    while match := _FLAG_RE.match(value):
-        value = value[match.end() :]
-    return value
 
 
 def _platform_args(platform: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from lockyard.oci.classic import (
     locked_env_in,
     movable_steps,
 )
-from lockyard.oci.dockerfile import kind_of, parse
+from lockyard.oci.instructions import kind_of, parse
 from lockyard.oci.tar import write_tar
 from lockyard.tree import File, Tree
 

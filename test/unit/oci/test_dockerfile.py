@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from lockyard.errors import BuildError
-from lockyard.oci.dockerfile import CopyLayer, kind_of, parse, plan_finish
+from lockyard.oci.dockerfile import CopyLayer, plan_finish
 from lockyard.oci.globs import Ignore
 from lockyard.oci.image import Image, empty_image, oci_platform
+from lockyard.oci.instructions import kind_of, parse
 from lockyard.oci.rootfs import unpacked
 from lockyard.oci.rootview import PLAIN, Listing, RootView
 from lockyard.oci.shellwords import WordError, expand
