@@ -16,10 +16,11 @@ from lockyard.artifacts.template import CONTEXT
 from lockyard.cli.root import INTERRUPTED, SECTIONS, root_command
 from lockyard.conda.bounds import SHAPES, solver_spec, upper_bound
 from lockyard.conda.spec import Spec
-from lockyard.distribution import Distribution, Line, Model, Policy
+from lockyard.distribution import Distribution, Line, Policy
 from lockyard.pyrelease import dockerfiles
 from lockyard.pyrelease.project import PackageTable
 from lockyard.pyrelease.runtimes import RuntimesFile
+from lockyard.strict import Model
 from lockyard.version import Bump
 
 ROOT = Path(__file__).resolve().parents[1]

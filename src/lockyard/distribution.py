@@ -1,21 +1,21 @@
 """The configuration of a distribution: `[tool.lockyard]` (or `lockyard.toml`) and `template/vX/variants.toml`.
 
-Parsing only: `lockyard.fs` reads the bytes. Unknown keys are errors that name the nearest valid one.
+Parsing only: `lockyard.fs` reads the bytes. `lockyard.strict` says what is wrong with them.
 """
 
 import datetime as dt
-import difflib
 import fnmatch
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pydantic
 
 from lockyard.errors import ConfigError
 from lockyard.oci.values import Reference
+from lockyard.strict import Model, parse_toml, validate
+from lockyard.suggest import nearest
 from lockyard.tree import check_relative
 
 SCHEMA = 1
@@ -43,15 +43,6 @@ def _check_post_link(value: object) -> object:
 
 PostLinkRules = Annotated[PostLink | dict[str, PostLink], pydantic.BeforeValidator(_check_post_link)]
 """One answer for all packages, or package name or glob → answer (an exact name first, then in file order)."""
-
-
-class Model(pydantic.BaseModel):
-    """A frozen model whose keys are written with hyphens or underscores as declared and nothing else is allowed."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-M = TypeVar("M", bound=Model)
 
 
 class EnvironmentArg(Model):
@@ -328,12 +319,6 @@ class Distribution(Model):
         return Repository(uri=value) if isinstance(value, str) else value
 
 
-def nearest(word: str, words: Mapping[str, object] | tuple[str, ...] | list[str]) -> str | None:
-    """Return `did you mean X?` for a typo of one of `words`."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else None
-
-
 def parse_distribution(text: str, *, source: str) -> Distribution:
     """Parse `pyproject.toml` or `lockyard.toml` (`source` is its name, for messages).
 
@@ -341,7 +326,7 @@ def parse_distribution(text: str, *, source: str) -> Distribution:
         ConfigError: it is no TOML, has no table for Lockyard, or a value is wrong.
 
     """
-    data = _toml(text, source)
+    data = parse_toml(text, source)
     in_tool = data.get("tool")
     if source.endswith("pyproject.toml"):
         if not isinstance(in_tool, dict) or "lockyard" not in in_tool:
@@ -349,7 +334,17 @@ def parse_distribution(text: str, *, source: str) -> Distribution:
         data = in_tool["lockyard"]
     elif set(data) == {"tool"} and isinstance(in_tool, dict):
         data = in_tool.get("lockyard", {})
-    return validate(Distribution, data, text, source)
+    return validate_distribution(data, text, source)
+
+
+def validate_distribution(data: object, text: str, source: str) -> Distribution:
+    """Check the table of a distribution, which was read from `text`.
+
+    Raises:
+        ConfigError: a value is wrong.
+
+    """
+    return validate(Distribution, data, text, source, _MODELS)
 
 
 def parse_line(text: str, *, source: str) -> Line:
@@ -359,61 +354,13 @@ def parse_line(text: str, *, source: str) -> Line:
         ConfigError: it is no TOML, its schema is newer than ours, or a value is wrong.
 
     """
-    data = _toml(text, source)
+    data = parse_toml(text, source)
     schema = data.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise ConfigError(
             f"{source}: schema {schema} is newer than this Lockyard knows ({SCHEMA})", hint="upgrade Lockyard"
         )
-    return validate(Line, data, text, source)
-
-
-def validate_toml(model: type[M], text: str, *, source: str, models: Mapping[str, type[Model]]) -> M:
-    """Parse another TOML file as strictly as the configuration; `models` are the tables by their key, for suggestions.
-
-    Raises:
-        ConfigError: it is no TOML, or a value is wrong.
-
-    """
-    return validate(model, _toml(text, source), text, source, models)
-
-
-def _toml(text: str, source: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: {error}") from error
-
-
-def validate(
-    model: type[M], data: object, text: str, source: str, models: Mapping[str, type[Model]] | None = None
-) -> M:
-    """Check `data`, which `text` (of the file `source`) was parsed to; `models` are the tables by their key.
-
-    Raises:
-        ConfigError: a value is wrong; the message names the line, and the nearest key for an unknown one.
-
-    """
-    try:
-        return model.model_validate(data)
-    except pydantic.ValidationError as error:
-        problems = [_problem(model, item, text, source, models or _MODELS) for item in error.errors()]
-    first, *rest = problems
-    raise ConfigError(first, details=rest)
-
-
-def _problem(model: type[Model], item: Any, text: str, source: str, models: Mapping[str, type[Model]]) -> str:
-    path = [str(part) for part in item["loc"]]
-    where = f"{source}:{line_of(text, path)}"
-    key = ".".join(path)
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1], models)
-        hint = nearest(path[-1], known) or f"valid keys: {', '.join(sorted(known))}"
-        return f"{where}: unknown key {key!r}; {hint}"
-    if item["type"] == "missing":
-        return f"{where}: {key!r} is missing"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{where}: {key}: {message}"
+    return validate(Line, data, text, source, _MODELS)
 
 
 _MODELS: Mapping[str, type[Model]] = {
@@ -425,31 +372,3 @@ _MODELS: Mapping[str, type[Model]] = {
     "ci": Automation,
 }
 """The model of a table, by its key."""
-
-
-def _known_keys(model: type[Model], path: list[str], models: Mapping[str, type[Model]]) -> list[str]:
-    """Return the keys of the model that `path` leads to."""
-    current: type[Model] = model
-    for part in path:
-        current = models.get(part, current)
-    return [field.alias or name for name, field in current.model_fields.items()]
-
-
-def line_of(text: str, path: list[str]) -> int:
-    """Return the line that most likely holds the key: the last table header on the way, then the key below it."""
-    lines = text.splitlines()
-    start = 0
-    for depth in range(len(path), 0, -1):
-        header = re.compile(rf"\s*\[(?:tool\.lockyard\.)?{re.escape('.'.join(path[:depth]))}\]")
-        found = next((number for number, line in enumerate(lines) if header.match(line)), None)
-        if found is not None and depth == len(path):
-            return found + 1
-        if found is not None:
-            start = found
-            break
-    for part in reversed(path):
-        key = re.compile(rf'\s*"?{re.escape(part)}"?\s*=')
-        for number in range(start, len(lines)):
-            if key.match(lines[number]):
-                return number + 1
-    return start + 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lockyard import fs
 from lockyard.app.workspace import Workspace, decode
-from lockyard.distribution import Line, line_of, parse_line
+from lockyard.distribution import Line, parse_line
 from lockyard.engines.request import Base
 from lockyard.errors import BuildError, DriftError
 from lockyard.oci.basefile import BuiltBase, parse_bases
@@ -21,6 +21,7 @@ from lockyard.oci.pulled import PulledBases, resolve
 from lockyard.oci.values import Digest, Reference
 from lockyard.ports import Toolbox
 from lockyard.ports.registry import RegistryPort
+from lockyard.strict import line_of
 from lockyard.tree import File, Tree
 from lockyard.version import Version
 

@@ -9,9 +9,9 @@ from lockyard.app.lock import current_locks
 from lockyard.app.workspace import Workspace
 from lockyard.cachedir import CacheEntry, CacheKind, in_use, take_out
 from lockyard.conda.channels import parse_channel
-from lockyard.distribution import nearest
 from lockyard.errors import ConfigError
 from lockyard.ports import Toolbox
+from lockyard.suggest import nearest
 from lockyard.version import Version
 
 KINDS = ("packages", "index", "blobs", "bases", "rootfs", "environments", "pyc")

@@ -9,7 +9,6 @@ from lockyard.app.images import BUILD
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import FILE_NAME as TESTS
 from lockyard.conda.lock import Lock
-from lockyard.distribution import nearest
 from lockyard.errors import ConfigError, LockyardError
 from lockyard.gitobjects import GitObjects
 from lockyard.oci.image import canonical_json
@@ -17,6 +16,7 @@ from lockyard.oci.values import Digest
 from lockyard.ports import Toolbox
 from lockyard.reports.model import ImageFacts, ReleaseFacts, built_image, read_json, read_release, types_of
 from lockyard.reports.ref import ReleaseRef
+from lockyard.suggest import nearest
 from lockyard.tree import Tree
 from lockyard.version import Version, release_dir
 

@@ -21,10 +21,11 @@ from lockyard.conda.formats import (
 from lockyard.conda.lock import Lock
 from lockyard.conda.reasons import Disagreement
 from lockyard.conda.spec import EnvIn, parse_env_in
-from lockyard.distribution import EnvironmentArg, Line, Variant, nearest
+from lockyard.distribution import EnvironmentArg, Line, Variant
 from lockyard.errors import ConfigError, LockyardError, StaleLockError
 from lockyard.oci.layering import FILE_NAME
 from lockyard.ports import Toolbox
+from lockyard.suggest import nearest
 from lockyard.tree import Change, File, Tree, diff
 from lockyard.version import Version, release_dir
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from lockyard import fs
 from lockyard.app.package import project_lock, reader
-from lockyard.distribution import nearest
 from lockyard.errors import ConfigError, StaleLockError
 from lockyard.ports import Toolbox
 from lockyard.pyrelease import requirements
@@ -19,6 +18,7 @@ from lockyard.pyrelease.files import state_dir, write_files
 from lockyard.pyrelease.project import PYPROJECT, Project, RequirementSet
 from lockyard.pyrelease.requirements import PinChange
 from lockyard.pyrelease.uvtool import CompileRequest, Uv
+from lockyard.suggest import nearest
 
 
 @dataclass(frozen=True, kw_only=True)

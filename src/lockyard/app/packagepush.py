@@ -24,7 +24,7 @@ from lockyard.app.targets import Place, open_places, resolve
 from lockyard.app.workspace import Workspace
 from lockyard.checks.plan import FILE_NAME as TESTS
 from lockyard.checks.plan import host_platform
-from lockyard.distribution import Distribution, Repository, validate
+from lockyard.distribution import Repository, validate_distribution
 from lockyard.errors import BuildError, ConfigError, ImageTestError, RegistryError
 from lockyard.oci.layout import read_layout
 from lockyard.ports import Toolbox
@@ -102,7 +102,7 @@ def workspace_of(project: Project) -> Workspace:
     text = reader(project.root)(PYPROJECT) or ""
     table = tomllib.loads(text).get("tool", {}).get("lockyard", {})
     data = {"name": project.normalized_name, **table}
-    return Workspace(project.root, validate(Distribution, data, text, PYPROJECT))
+    return Workspace(project.root, validate_distribution(data, text, PYPROJECT))
 
 
 def repositories_of(project: Project, names: tuple[str, ...], request: PackagePush) -> dict[str, list[str]]:

@@ -9,7 +9,6 @@ from lockyard.app.images import tag_of
 from lockyard.app.workspace import Workspace
 from lockyard.artifacts.catalog import Catalog
 from lockyard.conda.bounds import BoundsPolicy
-from lockyard.distribution import nearest
 from lockyard.errors import ConfigError, RegistryError
 from lockyard.gitobjects import GitObjects
 from lockyard.ports import Toolbox
@@ -21,6 +20,7 @@ from lockyard.reports.ref import ReleaseRef
 from lockyard.reports.sizes import TypeSizes, type_sizes
 from lockyard.reports.staleness import Staleness, staleness
 from lockyard.reports.support import LineSupport, made_on, support_lines
+from lockyard.suggest import nearest
 from lockyard.version import Version, release_dir
 
 

@@ -11,12 +11,12 @@ from packaging.utils import canonicalize_name
 from lockyard import fs, pyrelease
 from lockyard.app.package import project_lock, reader
 from lockyard.app.workspace import decode
-from lockyard.distribution import nearest
 from lockyard.errors import ConfigError, DriftError
 from lockyard.pyrelease.dockerfiles import TEMPLATE, render_dockerfile
 from lockyard.pyrelease.files import write_files
 from lockyard.pyrelease.project import Project, Read
 from lockyard.pyrelease.runtimes import Runtime, Runtimes, parse_runtimes
+from lockyard.suggest import nearest
 
 State = Literal["written", "same", "differs", "missing"]
 _SHOWN_LINES = 20

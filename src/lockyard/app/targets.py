@@ -7,13 +7,14 @@ from typing import TypeVar
 
 from lockyard.app.published import published_versions
 from lockyard.app.workspace import Workspace
-from lockyard.distribution import Repository, Variant, nearest
+from lockyard.distribution import Repository, Variant
 from lockyard.errors import ConfigError
 from lockyard.oci.values import Reference
 from lockyard.ports import Toolbox
 from lockyard.ports.registry import RegistryPort
 from lockyard.registry.places import in_region
 from lockyard.registry.plan import Present, PushImage, Target
+from lockyard.suggest import nearest
 from lockyard.tags import floating_tags, is_ambiguous, version_of_tag
 from lockyard.version import Version
 

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from lockyard.distribution import Model, validate_toml
 from lockyard.errors import ConfigError
+from lockyard.strict import Model, validate_toml
 from lockyard.version import Bump, Version, bump
 
 FILE_NAME = "schedule.toml"

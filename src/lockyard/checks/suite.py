@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 import pydantic
 
 from lockyard.checks.plan import Runs, Skipped
-from lockyard.distribution import Model, nearest, validate_toml
 from lockyard.errors import ConfigError
+from lockyard.strict import Model, validate_toml
+from lockyard.suggest import nearest
 from lockyard.tree import Tree, check_relative
 
 CONFIG = "tests.toml"

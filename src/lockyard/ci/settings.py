@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lockyard.distribution import Distribution, Runner, nearest
+from lockyard.distribution import Distribution, Runner
 from lockyard.errors import ConfigError
 from lockyard.registry.places import parse_ecr
+from lockyard.suggest import nearest
 
 GITHUB_REGISTRY = "ghcr.io"
 _NO_SECRET_RE = re.compile(r"[^A-Z0-9]+")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from rattler import MatchSpec
 
 from lockyard.conda.channels import parse_channel, parse_package_url, redact
-from lockyard.distribution import nearest
 from lockyard.errors import ConfigError
+from lockyard.suggest import nearest
 
 HEADER = "# This file is auto-generated."
 EXPLICIT = "@EXPLICIT"

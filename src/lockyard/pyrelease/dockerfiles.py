@@ -4,9 +4,9 @@ import json
 import re
 from collections.abc import Mapping
 
-from lockyard.distribution import nearest
 from lockyard.errors import ConfigError
 from lockyard.pyrelease.runtimes import Runtime
+from lockyard.suggest import nearest
 from lockyard.templates import render
 
 TEMPLATE = "{name}.Dockerfile.j2"

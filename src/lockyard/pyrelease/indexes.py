@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from lockyard.distribution import nearest
 from lockyard.errors import ConfigError, RegistryError, VersionExistsError
 from lockyard.pyrelease.dist import DistFile, file_version
 from lockyard.pyrelease.project import PackageIndex, Project
+from lockyard.suggest import nearest
 
 KNOWN: Mapping[str, PackageIndex] = {
     "pypi": PackageIndex(upload="https://upload.pypi.org/legacy/", simple="https://pypi.org/simple/"),

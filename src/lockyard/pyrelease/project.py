@@ -15,8 +15,9 @@ import pydantic
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from lockyard.distribution import Model, line_of, nearest, validate
 from lockyard.errors import ConfigError
+from lockyard.strict import Model, line_of, validate
+from lockyard.suggest import nearest
 from lockyard.tree import check_relative
 
 PYPROJECT = "pyproject.toml"

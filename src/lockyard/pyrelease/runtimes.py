@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
-from lockyard.distribution import Model, nearest
 from lockyard.errors import ConfigError
 from lockyard.oci.values import Reference
+from lockyard.strict import Model
+from lockyard.suggest import nearest
 from lockyard.tree import check_relative
 
 if TYPE_CHECKING:

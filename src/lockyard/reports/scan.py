@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import pydantic
 
-from lockyard.distribution import Model
 from lockyard.errors import ConfigError
 from lockyard.reports.text import clean, columns, count, markdown_table
+from lockyard.strict import Model
 
 SEVERITIES = ("critical", "high", "medium", "low", "negligible", "unknown")
 ALLOW_LIST = "scan-allow.toml"
