@@ -8,7 +8,7 @@ import pytest
 
 from lockyard.cli.root import run
 from lockyard.version import Bump, Version, bump, release_dir
-from support.require import SHARED, need
+from support.require import SHARED, lack, need
 
 pytestmark = pytest.mark.realdata
 
@@ -22,7 +22,7 @@ INPUTS = ("env.in", "env.out", "pinned_env.in", "arg_based_env.in")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("realdata")
     if not (SHARED / ARCHIVE).is_file():
-        pytest.skip(f"{ARCHIVE} is not in the shared data beside the project")
+        lack("realdata", f"{ARCHIVE} is not in the shared data beside the project")
     root = tmp_path_factory.mktemp("upstream")
     with tarfile.open(SHARED / ARCHIVE) as archive:
         archive.extractall(root, filter="data")

@@ -179,13 +179,13 @@ def test_files_of_nobody_and_for_everybody_are_found(prefix: Path, wrong: Callab
     (root / "srv").mkdir(parents=True)
     (root / "tmp").mkdir()
     (root / "tmp").chmod(0o777)
-    for name in ("etc", "work"):
+    for name in ("etc", "context"):
         (root / name).mkdir()
     (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     (root / "srv/file").write_text("x")
     wrong(root / "srv/file")
-    (root / "work/context.json").write_text(json.dumps({"owner": [0, 0]}))
+    (root / "context/context.json").write_text(json.dumps({"owner": [0, 0]}))
     script = (
         "import json, os, pathlib, stat, sys; text = sys.stdin.read(); read = pathlib.Path.read_text; "
         "pathlib.Path.read_text = lambda self: '0 0 4294967295' if str(self) == '/proc/self/uid_map' else read(self); "
@@ -193,7 +193,7 @@ def test_files_of_nobody_and_for_everybody_are_found(prefix: Path, wrong: Callab
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(root)], input=(READY / "ownership.test.py").read_text(), capture_output=True,
-        text=True, check=False, env={"LOCKYARD_CONTEXT": "/work/context.json"},
+        text=True, check=False, env={"LOCKYARD_CONTEXT": "/context/context.json"},
     )  # fmt: skip
     assert done.returncode == (1 if words else 0), done.stdout + done.stderr
     assert words in done.stdout

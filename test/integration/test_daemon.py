@@ -18,7 +18,7 @@ from lockyard.oci.values import Descriptor, Digest
 from support.effects import RecordingLog
 from support.require import need
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("images")]
+pytestmark = pytest.mark.integration
 
 WHEN = "2026-01-15T00:00:00Z"
 REPOSITORY = f"localhost/lockyard-daemon-{os.getpid()}"

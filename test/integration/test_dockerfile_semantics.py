@@ -30,7 +30,7 @@ from lockyard.version import Version
 from support.effects import RecordingLog
 from support.require import need
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("images")]
+pytestmark = pytest.mark.integration
 
 WHEN = "2026-01-15T00:00:00Z"
 REPOSITORY = f"localhost/lockyard-dockerfile-{os.getpid()}"
@@ -66,7 +66,7 @@ CMD echo $A
 CMD ["a", "b"]
 ENTRYPOINT exec thing "$HOME"
 USER me:mail
-WORKDIR /work/$USER
+WORKDIR /srv/$USER
 WORKDIR deeper/./x/..
 """,
     "an entry point takes the command back": 'ENTRYPOINT ["only"]\n',

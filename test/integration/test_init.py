@@ -12,7 +12,7 @@ from lockyard.cli.root import run
 from support.demo import demo_base, demo_channel
 from support.require import need
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.integration
 
 
 def test_from_nothing_to_green_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,8 @@ import pytest
 
 from lockyard.app import packagepublish
 from lockyard.app.packagebuild import BuildOptions, build_package
-from support.lab import Lab, bare_project, make_lab
-from support.package_index import BUILD, LAB, PASSWORD, Index, fill, serve_index, tiny_wheel
-from support.require import need
+from support.lab import Lab, bare_project
+from support.package_index import PASSWORD, Index, serve_index, tiny_wheel
 
 pytestmark = pytest.mark.integration
 
@@ -36,24 +35,6 @@ def build_wheel(directory, settings=None, metadata=None):
     {wheel}
     return real.build_wheel(directory, settings, metadata)
 """
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    need("git")
-    with serve_index(fill(tmp_path_factory.mktemp("index"), *BUILD, *LAB)) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture
-def lab(tmp_path: Path, home: Path, index: Index) -> Lab:
-    index.forget()
-    return make_lab(tmp_path / "lab", home, index=index.simple)
 
 
 def own_backend(sdist: str = "pass", wheel: str = "pass") -> dict[str, str]:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,30 +13,12 @@ from lockyard.app import packagerelease, releasesteps
 from lockyard.app.packagebuild import BuildOptions, build_package
 from lockyard.pyrelease.plan import STEPS, Journal, parse_journal
 from support.lab import Lab, make_lab, quick_build
-from support.package_index import BUILD, LAB, Index, fill, serve_index, tiny_wheel
+from support.package_index import Index, tiny_wheel
 from support.require import need
 
 pytestmark = pytest.mark.integration
 QUICK = ("--no-isolation", "--no-images")
 PATCH_NOTES = "## [Unreleased]\n\n### Fixed\n\n- A pressure.\n"
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    need("git")
-    with serve_index(fill(tmp_path_factory.mktemp("index"), *BUILD, *LAB)) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture
-def lab(tmp_path: Path, home: Path, index: Index) -> Lab:
-    index.forget()
-    return make_lab(tmp_path / "lab", home, index=index.simple)
 
 
 def versions(lab: Lab, revision: str) -> set[str]:

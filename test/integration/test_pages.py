@@ -5,14 +5,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from support.lab import make_lab
-from support.package_index import BUILD, LAB, Index, fill, serve_index
+from support.package_index import Index
 from support.pages import check_page, environment, places
 from support.require import ROOT, SHARED, need
 
@@ -71,18 +70,11 @@ def reference(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return work, env
 
 
-@pytest.fixture(scope="module")
-def package_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    """What the example of a Python package needs, from what is installed here."""
-    with serve_index(fill(tmp_path_factory.mktemp("packages"), *BUILD, *LAB)) as index:
-        yield index
-
-
 @pytest.fixture
-def labservice(tmp_path: Path, package_index: Index) -> tuple[Path, dict[str, str]]:
+def labservice(tmp_path: Path, index: Index) -> tuple[Path, dict[str, str]]:
     """The example of a Python package in a repository of its own; its dependencies come from a local index."""
     lab = make_lab(tmp_path / "labservice", tmp_path / "home")
-    return lab.root, environment(UV_DEFAULT_INDEX=package_index.simple, UV_NO_CONFIG="1", HOME=lab.home)
+    return lab.root, environment(UV_DEFAULT_INDEX=index.simple, UV_NO_CONFIG="1", HOME=lab.home)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from lockyard.conda.reasons import is_lower
 from lockyard.version import Version, release_dir
 from support.realindex import seed_index
 
-pytestmark = [pytest.mark.integration, pytest.mark.realdata, pytest.mark.xdist_group("realindex")]
+pytestmark = [pytest.mark.integration, pytest.mark.realdata]
 
 DIRECT = ("python", "numpy", "pandas", "scikit-learn", "matplotlib", "jupyterlab", "scipy", "pytorch")
 SPECS = {"cpu": DIRECT, "gpu": (*DIRECT, "pytorch-gpu")}

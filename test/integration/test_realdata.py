@@ -10,7 +10,7 @@ from lockyard.conda.formats import read_env_out, read_lock_json, write_env_out, 
 from lockyard.conda.lock import Lock
 from support.upstream import upstream_distribution, upstream_texts
 
-pytestmark = [pytest.mark.integration, pytest.mark.realdata, pytest.mark.xdist_group("realdata")]
+pytestmark = [pytest.mark.integration, pytest.mark.realdata]
 
 
 def test_the_changes_of_162_real_releases_are_found(

@@ -7,7 +7,7 @@ from lockyard.conda.bounds import solver_spec
 from lockyard.conda.spec import Spec, format_env_in, parse_env_in, parse_spec
 from support.upstream import upstream_texts
 
-pytestmark = [pytest.mark.integration, pytest.mark.realdata, pytest.mark.xdist_group("realdata")]
+pytestmark = [pytest.mark.integration, pytest.mark.realdata]
 
 ARGUMENTS = {"CUDA_MAJOR_MINOR_VERSION": "12.6"}
 TYPO = "[version'"

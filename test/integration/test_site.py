@@ -11,7 +11,7 @@ from support.browser import Browser, open_browser
 from support.releases import INSTALLED, env_out, release, write_distribution
 from support.upstream import upstream_distribution
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.integration
 
 NODES = "let n = 0, w = document.createTreeWalker(document, NodeFilter.SHOW_ALL); while (w.nextNode()) n++; return n"
 HOSTILE = "x.img_src_onerror"

@@ -26,6 +26,7 @@ from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from moto.ecr.exceptions import ImageAlreadyExistsException
 from moto.ecr.models import ecr_backends
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
@@ -157,7 +158,7 @@ class FakeEcr:
                 return
             tag = None if reference.startswith("sha256:") else reference
             digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-            with contextlib.suppress(Exception):  # moto refuses a tag that is there with the same digest
+            with contextlib.suppress(ImageAlreadyExistsException):  # the tag is there, with the same digest
                 ecr_backends[ACCOUNT][REGION].put_image(name, body.decode(), tag, media_type, digest)
 
     def mountable(self, query: dict[str, str]) -> bool:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -66,10 +67,14 @@ def missing(name: str) -> str | None:
 
 def need(*names: str) -> None:
     """Skip the test, or fail it where it is required, unless the machine has all of `names`."""
-    required = set(os.environ.get("LOCKYARD_REQUIRE", "").replace(",", " ").split())
     for name in names:
         reason = missing(name)
-        if reason is not None and name in required:
-            pytest.fail(f"{name} is required by LOCKYARD_REQUIRE: {reason}")
         if reason is not None:
-            pytest.skip(f"{name}: {reason}")
+            lack(name, reason)
+
+
+def lack(name: str, reason: str) -> NoReturn:
+    """Skip the test, or fail it where `name` is required: what it needs is not to be had."""
+    if name in os.environ.get("LOCKYARD_REQUIRE", "").replace(",", " ").split():
+        pytest.fail(f"{name} is required by LOCKYARD_REQUIRE: {reason}")
+    pytest.skip(f"{name}: {reason}")

@@ -5,9 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from support.require import ROOT, need
+from support.require import ROOT, lack, need
 
 NOBODY = "65534"
 
@@ -27,4 +25,4 @@ def run_as_user(code: str, *args: str, home: Path) -> subprocess.CompletedProces
         except (subprocess.CalledProcessError, PermissionError, FileNotFoundError):
             continue
         return subprocess.run([*argv, code, *args], env=env, check=False, capture_output=True, text=True)
-    pytest.skip("an ordinary user: no Python that another user can run has the libraries")
+    return lack("root", "no Python that another user can run has the libraries")

@@ -72,8 +72,7 @@ class DockerBuilds:
                         return self._follow(messages, build, say, running)
                 except BaseException as error:
                     # The engine ends a build whose client has gone, some time later: nobody waits for that but us.
-                    with contextlib.suppress(Exception):
-                        self._end(running)
+                    _at_best(lambda: self._end(running))
                     if late.is_set():
                         raise BuildError(f"{build.what}: the build took longer than {build.timeout:g} s") from error
                     raise
@@ -132,8 +131,7 @@ class DockerBuilds:
                 stream.close()
             yield
         except BaseException:
-            with contextlib.suppress(Exception):
-                stream.close()
+            _at_best(stream.close)
             raise
         finally:
             with self._guard:
@@ -145,8 +143,7 @@ class DockerBuilds:
             self._cancelled = True
             running = list(self._running)
         for stream in running:
-            with contextlib.suppress(Exception):
-                stream.close()
+            _at_best(stream.close)
 
     def export(self, image: str, take: Callable[[IO[bytes]], T]) -> tuple[bytes, tuple[T, ...]]:
         """Give `take` the uncompressed tar of each layer; return the configuration and what it returned, bottom first.
@@ -198,8 +195,7 @@ class DockerBuilds:
 
         def end() -> None:
             late.set()
-            with contextlib.suppress(Exception):
-                _kill(self._connect, container)
+            _at_best(lambda: _kill(self._connect, container))
 
         timer = threading.Timer(run.timeout, end) if run.timeout is not None else None
         kept = bytearray()
@@ -281,8 +277,7 @@ def _timed(seconds: float | None, responses: list[Any]) -> Iterator[threading.Ev
 
     def end() -> None:
         late.set()
-        with contextlib.suppress(Exception):
-            CancellableStream(iter(()), responses[-1]).close()
+        _at_best(lambda: CancellableStream(iter(()), responses[-1]).close())
 
     timer = threading.Timer(seconds, end) if seconds is not None else None
     if timer is not None:
@@ -327,3 +322,9 @@ def _kill(connect: Callable[[], "docker.DockerClient"], container: str) -> None:
         client.api.kill(container)
     finally:
         client.close()
+
+
+def _at_best(effect: Callable[[], object]) -> None:
+    """End something in the engine, or try to: it may be over, and the client library has many ways to say so."""
+    with contextlib.suppress(Exception):
+        effect()
