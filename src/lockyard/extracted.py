@@ -50,7 +50,7 @@ class DirectoryReader:
             found = _stat(os.fstat(handle))
             data = None
             if found.kind == "file" and found.size <= CHUNK:
-                data = os.read(handle, CHUNK + 1)
+                data = os.read(handle, found.size + 1)
                 if len(data) != found.size:  # a signal came, or somebody writes to it
                     data = None
         finally:

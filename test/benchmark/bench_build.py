@@ -6,6 +6,7 @@ py-rattler compiles no modules, so `compile-pyc` is off. `LOCKYARD_BENCH_RUNS` s
 """
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -346,6 +347,8 @@ def test_layers_against_their_compressor(
 
             list(layers.map(one, tars))
 
+    gc.freeze()  # what these tests hold is no garbage of a build
+    gc.set_threshold(50_000)  # as the command has it
     found = measure({"compressor alone": compress, "layer production": produce}, runs=RUNS)
     alone, whole = found.values()
     size = sum(path.stat().st_size for path in tars)

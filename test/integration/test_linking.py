@@ -63,11 +63,11 @@ def image(packages: list[LockedPackage], cache: Path, prefix: str) -> tuple[dict
     python = Python.of(packages)
     readers = [DirectoryReader(cache / package.dist) for package in packages]
     manifests = [read_manifest(*pair, python) for pair in zip(packages, readers, strict=True)]
-    places, clobbers = resolve(manifests)
+    moved, clobbers = resolve([manifest.outline(reader) for manifest, reader in zip(manifests, readers, strict=True)])
     linker = Linker(prefix, python=python)
     items: dict[str, Item] = {}
-    for manifest, place, reader in zip(manifests, places, readers, strict=True):
-        items |= prefixes.of_entries(linker.entries(manifest, place, reader), prefix)
+    for manifest, own, reader in zip(manifests, moved, readers, strict=True):
+        items |= prefixes.of_entries(linker.entries(manifest, own, reader), prefix)
     return items, [str(clobber) for clobber in clobbers]
 
 

@@ -24,7 +24,7 @@ class PlacedPackage:
     """A package that is ready to be placed: what it wants, where each path goes, and where its files are."""
 
     manifest: Manifest
-    places: Mapping[str, str]
+    moved: Mapping[str, str]
     directory: Path
 
 
@@ -36,11 +36,12 @@ def placed(packages: Iterable[tuple[LockedPackage, Path]], python: Python | None
 
     """
     items = list(packages)
-    manifests = [read_manifest(package, DirectoryReader(directory), python) for package, directory in items]
-    places, _ = resolve(manifests)
+    readers = [DirectoryReader(directory) for _, directory in items]
+    manifests = [read_manifest(package, reader, python) for (package, _), reader in zip(items, readers, strict=True)]
+    moved, _ = resolve([manifest.outline(reader) for manifest, reader in zip(manifests, readers, strict=True)])
     return [
-        PlacedPackage(manifest, place, directory)
-        for manifest, place, (_, directory) in zip(manifests, places, items, strict=True)
+        PlacedPackage(manifest, own, directory)
+        for manifest, own, (_, directory) in zip(manifests, moved, items, strict=True)
     ]
 
 
@@ -65,7 +66,7 @@ def materialise(
             for item in package.manifest.targets.values()
         ]
         start = len(linker.prefix.lstrip("/")) + 1
-        found = linker.entries(package.manifest, package.places, DirectoryReader(package.directory))
+        found = linker.entries(package.manifest, package.moved, DirectoryReader(package.directory))
         for entry, source in zip(found, (*sources, None), strict=True):
             if wanted(os.fsdecode(entry.path)[start:]):
                 _write(entry, source, root / os.fsdecode(entry.path), made)

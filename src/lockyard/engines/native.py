@@ -7,7 +7,6 @@ made by several threads; neither their number nor the place changes a byte.
 import contextlib
 import dataclasses
 import functools
-import os
 import posixpath
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from lockyard.conda.lock import LockedPackage
 from lockyard.engines.request import DEFAULT_PATH, BuildRequest, BuiltImage, BuiltLayer, CachedLayer, LayerCache
 from lockyard.errors import BuildError
 from lockyard.extracted import DirectoryReader
-from lockyard.oci.contents import Manifest, PackagePath, PackageReader, Python, read_manifest, resolve
+from lockyard.oci.contents import Manifest, Outline, PackageReader, Python, read_manifest, resolve
 from lockyard.oci.dockerfile import CopyLayer, plan_finish
 from lockyard.oci.image import MAX_LAYERS, Image, Layer
 from lockyard.oci.instructions import kind_of, parse
@@ -33,15 +32,6 @@ from lockyard.ports import Log
 _SHOWN_CLOBBERS = 10
 _LAYERS_AT_ONCE = 4
 """Reading and hashing of so many layers feeds any number of compressing threads; more would only want memory."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Placed:
-    """A package that is ready to be written."""
-
-    manifest: Manifest
-    places: Mapping[str, str]
-    reader: PackageReader
 
 
 class NativeEngine:
@@ -101,13 +91,14 @@ class _Job:
         self.linker = Linker(request.prefix, *request.owner, self.python)
         self.blobs: dict[Digest, Path] = {}
         self._guard = threading.Lock()
-        self._place_guard = threading.Lock()
-        self._ready: dict[str, _Placed] | None = None
+        self._moved: Mapping[str, Mapping[str, str]] = {}
+        self._read: dict[str, tuple[Manifest, PackageReader]] = {}
+        """The packages that this run has read, until their layers are made."""
         self._packages_key = [[item.dist, item.sha256, item.md5] for item in request.packages]
 
     def environment(self) -> tuple[BuiltLayer, ...]:
         """Make the layers of the packages, then that of the history."""
-        moved = self._moved()
+        self._moved = self._find_moved()
         groups = self.request.plan.group(self.request.packages)
         workers = max(1, min(self.request.workers, _LAYERS_AT_ONCE, len(groups)))
         with (
@@ -119,11 +110,11 @@ class _Job:
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
             # Big ones first, so that threads finish together.
             order = sorted(groups, key=lambda name: -sum(item.size or 0 for item in groups[name]))
-            jobs = {name: pool.submit(self._packages, name, groups[name], moved, advance) for name in order}
+            jobs = {name: pool.submit(self._packages, name, groups[name], advance) for name in order}
             layers = [jobs[name].result() for name in groups]
         return (*layers, self._history(), *self._scripted())
 
-    def _moved(self) -> Mapping[str, Mapping[str, str]]:
+    def _find_moved(self) -> Mapping[str, Mapping[str, str]]:
         """Return `dist` → the paths of it that lie elsewhere because another package has them, and warn of them.
 
         This is all of the packages' contents that layer keys need: it is remembered, so that a build whose layers are all
@@ -141,38 +132,51 @@ class _Job:
         return moved
 
     def _place(self) -> dict[str, Any]:
-        """Read all packages, make them ready, and return which files move and who clobbers whom."""
-        packages = self.request.packages
-        readers = [DirectoryReader(self.request.fetched[package.dist].directory) for package in packages]
-        manifests = [
-            read_manifest(package, reader, self.python) for package, reader in zip(packages, readers, strict=True)
-        ]
-        places, clobbers = resolve(manifests)
-        self._ready = {
-            manifest.package.dist: _Placed(manifest, place, reader)
-            for manifest, place, reader in zip(manifests, places, readers, strict=True)
-        }
-        moved = {
-            dist: {path: to for path, to in item.places.items() if path != to} for dist, item in self._ready.items()
-        }
+        """Return which files move and who clobbers whom."""
+        moved, clobbers = resolve(self._outlines)
         return {
             "clobbers": [str(item) for item in clobbers],
-            "moved": {dist: item for dist, item in moved.items() if item},
+            "moved": {outline.dist: own for outline, own in zip(self._outlines, moved, strict=True) if own},
         }
 
-    @property
-    def _placed(self) -> Mapping[str, _Placed]:
-        """The packages, read when the first layer is made."""
-        with self._place_guard:
-            if self._ready is None:
-                self._place()
-            return self._ready or {}
+    @functools.cached_property
+    def _outlines(self) -> Sequence[Outline]:
+        """What the packages have, each remembered: when one of them changes, the others are not read."""
+        return [
+            Outline.from_json(
+                package, self.cache.remember(self._outline_key(package), functools.partial(self._outline, package))
+            )
+            for package in self.request.packages
+        ]
+
+    def _outline_key(self, package: LockedPackage) -> dict[str, object]:
+        return {
+            "outline": [package.dist, package.sha256, package.md5], "python": self._python_for(package),
+            "linking": LINKING_VERSION,
+        }  # fmt: skip
+
+    def _outline(self, package: LockedPackage) -> Mapping[str, Any]:
+        manifest, reader = self._read[package.dist] = self._contents(package)
+        return manifest.outline(reader).to_json()
+
+    def _taken(self, package: LockedPackage) -> tuple[Manifest, PackageReader]:
+        """Return the contents of a package, which need no memory after this."""
+        return self._read.pop(package.dist) if package.dist in self._read else self._contents(package)
+
+    def _contents(self, package: LockedPackage) -> tuple[Manifest, PackageReader]:
+        reader = DirectoryReader(self.request.fetched[package.dist].directory)
+        return read_manifest(package, reader, self.python), reader
+
+    def _python_for(self, package: LockedPackage) -> tuple[str, str] | None:
+        """Return what the contents of a package depend on besides the package."""
+        if self.python is None or package.noarch != "python":
+            return None
+        return self.python.executable, self.python.site_packages
 
     def _packages(
         self,
         name: str,
         packages: Sequence[LockedPackage],
-        moved: Mapping[str, Mapping[str, str]],
         advance: Callable[[int], None],
     ) -> BuiltLayer:
         key = {
@@ -180,23 +184,23 @@ class _Job:
             "prefix": self.request.prefix,
             "owner": self.request.owner,
             "compressor": self.compressor,
-            "packages": [self._package_key(item, moved.get(item.dist, {})) for item in packages],
+            "packages": [self._package_key(item) for item in packages],
         }
         comment = "packages: " + ", ".join(f"{item.name} {item.version}" for item in packages)
 
         def entries() -> Iterator[Entry]:
             for package in packages:
-                item = self._placed[package.dist]
+                manifest, reader = self._taken(package)
                 found = self.request.compiled.get(package.dist)
                 compiled = found.modules() if found is not None else ()
-                yield from self.linker.entries(item.manifest, item.places, item.reader, compiled)
+                yield from self.linker.entries(manifest, self._moved.get(package.dist, {}), reader, compiled)
 
         built = self._layer(name, key, comment, entries, tuple(item.dist for item in packages))
         advance(1)
         return built
 
-    def _package_key(self, package: LockedPackage, moved: Mapping[str, str]) -> dict[str, object]:
-        python = dataclasses.astuple(self.python) if self.python and package.noarch == "python" else None
+    def _package_key(self, package: LockedPackage) -> dict[str, object]:
+        moved, python = self._moved.get(package.dist, {}), self._python_for(package)
         compiled = self.request.compiled.get(package.dist)
         pyc = {"pyc": compiled.key} if compiled is not None else {}
         return {"record": dataclasses.asdict(package), "moved": moved, "python": python, **pyc}
@@ -313,12 +317,12 @@ class _Job:
         """Return the directories and links of the environment."""
         root = self.request.prefix.lstrip("/")
         places, links = [f"{root}/conda-meta/history"], {}
-        for item in self._placed.values():
-            for target, place in item.places.items():
-                places.append(f"{root}/{place}")
-                source = item.manifest.targets[target]
-                if isinstance(source, PackagePath) and source.kind == "softlink":
-                    links[places[-1]] = os.fsdecode(item.reader.readlink(source.source))
+        for outline in self._outlines:
+            moved = self._moved.get(outline.dist, {})
+            for path in outline.paths:
+                places.append(f"{root}/{moved.get(path, path)}")
+                if path in outline.links:
+                    links[places[-1]] = outline.links[path]
         directories: dict[str, Meta] = {}
         for directory in {posixpath.dirname(path) for path in places}:
             for entry in self.linker.parents(f"{directory}/x".encode(errors="surrogateescape")):

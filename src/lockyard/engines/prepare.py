@@ -251,8 +251,8 @@ def _with_parents(packages: Sequence[PlacedPackage]) -> frozenset[str]:
     """Return all paths of packages and the directories above them."""
     paths: set[str] = set()
     for package in packages:
-        for place in package.places.values():
-            path = place
+        for target in package.manifest.targets:
+            path = package.moved.get(target, target)
             while path and path not in paths:
                 paths.add(path)
                 path = path.rpartition("/")[0]

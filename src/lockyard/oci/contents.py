@@ -7,8 +7,8 @@ No files are opened here; a `PackageReader` gives the extracted package. Sources
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError, HashMismatchError
@@ -49,9 +49,11 @@ class PackageReader(Protocol):
         """Return the target of a symbolic link."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackagePath:
-    """One path of a package, as `paths.json` says (CEP 34), or as an old package's lists say."""
+class PackagePath(NamedTuple):
+    """One path of a package, as `paths.json` says (CEP 34), or as an old package's lists say.
+
+    A tuple for the reason that `oci.tar.Entry` is one.
+    """
 
     source: str
     kind: Literal["hardlink", "softlink", "directory"]
@@ -102,6 +104,45 @@ class Manifest:
     package: LockedPackage
     targets: Mapping[str, PackagePath | EntryPoint]
 
+    def outline(self, reader: PackageReader) -> "Outline":
+        """Return what must be known of this package where others are made.
+
+        Raises:
+            HashMismatchError: a link is none.
+
+        """
+        found = [(path, item) for path, item in self.targets.items() if isinstance(item, PackagePath)]
+        links = {}
+        for path, item in found:
+            if item.kind == "softlink":
+                try:
+                    links[path] = reader.readlink(item.source).decode(errors="surrogateescape")
+                except OSError as error:
+                    raise damaged(self.package, item.source, f"is no link: {error.strerror}") from error
+        directories = frozenset(path for path, item in found if item.kind == "directory")
+        return Outline(self.package.name, self.package.dist, tuple(self.targets), directories, links)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """The paths of a package in the order of its manifest, which of them are directories, and the texts of its links."""
+
+    name: str
+    dist: str
+    paths: tuple[str, ...]
+    directories: frozenset[str] = frozenset()
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, without name and dist."""
+        return {"paths": self.paths, "directories": sorted(self.directories), "links": self.links}
+
+    @classmethod
+    def from_json(cls, package: LockedPackage, value: Mapping[str, Any]) -> "Outline":
+        """Read the JSON form of a package's outline."""
+        paths, directories = tuple(value["paths"]), frozenset(value["directories"])
+        return cls(package.name, package.dist, paths, directories, value["links"])
+
 
 @dataclass(frozen=True, slots=True)
 class Clobber:
@@ -141,33 +182,33 @@ def read_manifest(package: LockedPackage, reader: PackageReader, python: Python 
     return Manifest(package, dict(sorted(targets.items(), key=lambda item: item[0].split("/"))))
 
 
-def resolve(manifests: Sequence[Manifest]) -> tuple[tuple[Mapping[str, str], ...], tuple[Clobber, ...]]:
-    """Settle which package has each path. `manifests` are in install order.
+def resolve(outlines: Sequence[Outline]) -> tuple[tuple[Mapping[str, str], ...], tuple[Clobber, ...]]:
+    """Settle which package has each path. `outlines` are in install order.
 
-    Returns, for each manifest, target path → where it really goes (`__clobbers__/NAME/…` for a loser), and the clobbers.
+    Returns, for each package, path → where it goes instead (`__clobbers__/NAME/…`) for those that others have; and the clobbers.
 
     Raises:
         BuildError: a path is a file in one package and a directory in another, or lies below a symbolic link.
 
     """
     owners: dict[str, list[int]] = {}
-    for number, manifest in enumerate(manifests):
-        for path, item in manifest.targets.items():
-            if isinstance(item, EntryPoint) or item.kind != "directory":
+    for number, outline in enumerate(outlines):
+        for path in outline.paths:
+            if path not in outline.directories:
                 owners.setdefault(path, []).append(number)
-    places = [{path: path for path in manifest.targets} for manifest in manifests]
+    moved: tuple[dict[str, str], ...] = tuple({} for _ in outlines)
     clobbers = []
     for path, numbers in owners.items():
         for number in numbers[:-1]:
-            places[number][path] = f"__clobbers__/{manifests[number].package.name}/{path}"
+            moved[number][path] = f"__clobbers__/{outlines[number].name}/{path}"
         if len(numbers) > 1:
-            names = [manifests[number].package.name for number in numbers]
+            names = [outlines[number].name for number in numbers]
             clobbers.append(Clobber(path, names[-1], tuple(names[:-1])))
     checked: set[str] = set()
-    for number, manifest in enumerate(manifests):
-        for path in manifest.targets:
-            _check_parents(path, owners, checked, lambda index: manifests[index].package.dist, number)
-    return tuple(places), tuple(sorted(clobbers, key=lambda item: item.path))
+    for number, outline in enumerate(outlines):
+        for path in outline.paths:
+            _check_parents(path, owners, checked, lambda index: outlines[index].dist, number)
+    return moved, tuple(sorted(clobbers, key=lambda item: item.path))
 
 
 def _check_parents(
@@ -243,6 +284,14 @@ def _entry_points(package: LockedPackage, reader: PackageReader) -> Iterator[Ent
         if match is None:
             raise BuildError(f"{package.dist}: info/link.json: entry point {text!r} is not NAME = MODULE:FUNCTION")
         yield EntryPoint(*match.groups())
+
+
+def damaged(package: LockedPackage, path: str, what: str) -> HashMismatchError:
+    """Return the error that says what is wrong with a file of an extracted package."""
+    return HashMismatchError(
+        f"package {package.dist} in the cache is damaged: {path} {what}",
+        hint=f"remove {package.dist} from the package cache and try again",
+    )
 
 
 def _json(package: LockedPackage, reader: PackageReader, path: str) -> dict[str, Any] | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lockyard.conda.lock import LockedPackage
-from lockyard.errors import BuildError, HashMismatchError
-from lockyard.oci.contents import EntryPoint, Manifest, PackagePath, PackageReader, Python
+from lockyard.errors import BuildError
+from lockyard.oci.contents import EntryPoint, Manifest, PackagePath, PackageReader, Python, damaged
 from lockyard.oci.placeholders import python_shebang, replace_binary, replace_text
 from lockyard.oci.tar import EPOCH, Entry
 
@@ -66,12 +66,12 @@ class Linker:
     python: Python | None = None
 
     def entries(
-        self, manifest: Manifest, places: Mapping[str, str], reader: PackageReader, compiled: Iterable[Module] = ()
+        self, manifest: Manifest, moved: Mapping[str, str], reader: PackageReader, compiled: Iterable[Module] = ()
     ) -> Iterator[Entry]:
         """Give the files of a package and its `conda-meta` record, without their parent directories.
 
-        The bytes are checked against `paths.json` while they are read. `compiled` modules come with their package, except
-        those whose source another package has replaced.
+        `moved` says which paths go elsewhere, because another package has them. The bytes are checked against `paths.json` while
+        they are read. `compiled` modules come with their package, except those whose source another package has replaced.
 
         Raises:
             HashMismatchError: a file is not what the package says.
@@ -81,7 +81,7 @@ class Linker:
         times = _source_times(manifest, reader)
         records = []
         for target, item in manifest.targets.items():
-            place = places[target]
+            place = moved.get(target, target)
             if isinstance(item, EntryPoint):
                 linked = self._script(item, place)
             else:
@@ -91,7 +91,7 @@ class Linker:
                 record = {"_path": place, **linked.record}
                 records.append({**record, "original_path": target} if place != target else record)
         for module in compiled:
-            if places[module.source] != module.source:
+            if module.source in moved:
                 continue
             path = self._path(module.path)
             yield Entry(path, "file", 0o644, self.uid, self.gid, EPOCH, module.size, chunks=module.chunks)
@@ -144,7 +144,7 @@ class Linker:
         loaded = reader.load(item.source)
         expected = _KINDS[item.kind]
         if loaded is None or loaded[0].kind != expected:
-            raise _damaged(package, item.source, f"is {loaded[0].kind if loaded else 'missing'}, not a {expected}")
+            raise damaged(package, item.source, f"is {loaded[0].kind if loaded else 'missing'}, not a {expected}")
         stat, data = loaded
         record: dict[str, Any] = {"path_type": item.kind}
         if item.no_link:
@@ -201,18 +201,11 @@ def _verified(
 def _check(package: LockedPackage, item: PackagePath, record: dict[str, Any], sha256: str, size: int) -> None:
     """Check what was read of a file against `paths.json`; where that says no hash, the record does."""
     if item.sha256 is not None and sha256 != item.sha256:
-        raise _damaged(package, item.source, f"has sha256 {sha256}, not {item.sha256}")
+        raise damaged(package, item.source, f"has sha256 {sha256}, not {item.sha256}")
     if item.size is not None and size != item.size:
-        raise _damaged(package, item.source, f"has {size} bytes, not {item.size}")
+        raise damaged(package, item.source, f"has {size} bytes, not {item.size}")
     if item.sha256 is None:
         record["sha256_in_prefix"] = sha256
-
-
-def _damaged(package: LockedPackage, path: str, what: str) -> HashMismatchError:
-    return HashMismatchError(
-        f"package {package.dist} in the cache is damaged: {path} {what}",
-        hint=f"remove {package.dist} from the package cache and try again",
-    )
 
 
 def _source_times(manifest: Manifest, reader: PackageReader) -> dict[str, int]:

@@ -10,7 +10,7 @@ import pytest
 from lockyard import extracted
 from lockyard.errors import BuildError, HashMismatchError
 from lockyard.extracted import DirectoryReader
-from lockyard.oci.contents import Manifest, Python, read_manifest, resolve
+from lockyard.oci.contents import Manifest, Outline, Python, read_manifest, resolve
 from lockyard.oci.linking import Linker
 from lockyard.oci.tar import EPOCH, Entry
 from support.packages import PLACEHOLDER, Node, Package
@@ -23,10 +23,14 @@ def manifest(package: Package, directory: Path, python: Python | None = PYTHON) 
     return read_manifest(package.locked(), reader, python), reader
 
 
+def outline(package: Package, directory: Path) -> Outline:
+    found, reader = manifest(package, directory)
+    return found.outline(reader)
+
+
 def entries(package: Package, directory: Path) -> dict[str, Entry]:
     found, reader = manifest(package, directory)
-    places, _ = resolve([found])
-    linked = Linker("/opt/conda", 7, 8, PYTHON).entries(found, places[0], reader)
+    linked = Linker("/opt/conda", 7, 8, PYTHON).entries(found, {}, reader)
     out = {}
     for entry in linked:
         for _ in entry.chunks():
@@ -77,9 +81,8 @@ def test_a_tampered_file_is_named_with_its_package(old: bytes, new: bytes, tmp_p
     package = Package("a", files={"share/x": Node(old)})
     found, reader = manifest(package, tmp_path)
     (tmp_path / package.dist / "share/x").write_bytes(new)
-    places, _ = resolve([found])
     with pytest.raises(HashMismatchError, match=r"package a-1\.0-0 in the cache is damaged: share/x"):
-        [list(entry.chunks()) for entry in Linker("/opt/conda").entries(found, places[0], reader)]
+        [list(entry.chunks()) for entry in Linker("/opt/conda").entries(found, {}, reader)]
 
 
 @pytest.mark.parametrize("prefix", [None, "text", "binary"])
@@ -87,9 +90,8 @@ def test_a_tampered_file_with_a_placeholder_is_named(prefix: str | None, tmp_pat
     package = Package("a", files={"share/x": Node(PLACEHOLDER.encode(), prefix=prefix)})
     found, reader = manifest(package, tmp_path)
     (tmp_path / package.dist / "share/x").write_bytes(PLACEHOLDER[:-1].encode() + b"#")
-    places, _ = resolve([found])
     with pytest.raises(HashMismatchError, match="share/x"):
-        [list(entry.chunks()) for entry in Linker("/opt/conda").entries(found, places[0], reader)]
+        [list(entry.chunks()) for entry in Linker("/opt/conda").entries(found, {}, reader)]
 
 
 def test_a_missing_file_and_a_link_in_its_place_are_damage(tmp_path: Path) -> None:
@@ -100,9 +102,8 @@ def test_a_missing_file_and_a_link_in_its_place_are_damage(tmp_path: Path) -> No
         path.unlink()
         if replacement:
             path.symlink_to(replacement)
-        places, _ = resolve([found])
         with pytest.raises(HashMismatchError, match="share/x is (missing|symlink), not a file"):
-            list(Linker("/opt/conda").entries(found, places[0], reader))
+            list(Linker("/opt/conda").entries(found, {}, reader))
 
 
 def test_another_package_in_its_place_is_refused(tmp_path: Path) -> None:
@@ -136,8 +137,7 @@ def test_a_listed_directory_is_made(tmp_path: Path) -> None:
     paths = [*package.paths(), {"_path": "var/empty", "path_type": "directory"}]
     (root / "info/paths.json").write_text(json.dumps({"paths_version": 1, "paths": paths}))
     found = read_manifest(package.locked(), DirectoryReader(root), None)
-    places, _ = resolve([found])
-    made = {entry.path: entry for entry in Linker("/opt/conda", 7, 8).entries(found, places[0], DirectoryReader(root))}
+    made = {entry.path: entry for entry in Linker("/opt/conda", 7, 8).entries(found, {}, DirectoryReader(root))}
     assert (made[b"opt/conda/var/empty"].kind, made[b"opt/conda/var/empty"].uid) == ("directory", 7)
 
 
@@ -173,8 +173,8 @@ def test_malformed_entry_points_are_refused(text: str, tmp_path: Path) -> None:
 
 def test_the_last_in_install_order_wins_a_path(tmp_path: Path) -> None:
     packages = [Package(name, files={"share/x": Node(name.encode())}) for name in ("b", "c", "a")]
-    places, clobbers = resolve([manifest(package, tmp_path)[0] for package in packages])
-    assert [place["share/x"] for place in places] == ["__clobbers__/b/share/x", "__clobbers__/c/share/x", "share/x"]
+    moved, clobbers = resolve([outline(package, tmp_path) for package in packages])
+    assert moved == ({"share/x": "__clobbers__/b/share/x"}, {"share/x": "__clobbers__/c/share/x"}, {})
     assert str(clobbers[0]) == "share/x is in b and c and a; a's file is used"
 
 
@@ -182,7 +182,7 @@ def test_the_last_in_install_order_wins_a_path(tmp_path: Path) -> None:
 def test_a_path_below_a_file_or_a_link_is_refused(node: Node, tmp_path: Path) -> None:
     packages = [Package("a", files={"share/x": node}), Package("b", files={"share/x/y": Node(b"")})]
     with pytest.raises(BuildError, match=r"share/x/y of b-1\.0-0 lies below share/x, a file or link of a-1\.0-0"):
-        resolve([manifest(package, tmp_path)[0] for package in packages])
+        resolve([outline(package, tmp_path) for package in packages])
 
 
 def test_sources_have_the_time_that_their_compiled_files_expect(tmp_path: Path) -> None:
