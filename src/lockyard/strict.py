@@ -13,6 +13,9 @@ import pydantic
 from lockyard.errors import ConfigError
 from lockyard.suggest import nearest
 
+_TOML_PLACE_RE = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column \d+\)")
+"""How the standard library says where a file is wrong."""
+
 
 class Model(pydantic.BaseModel):
     """A frozen model whose keys are written with hyphens or underscores as declared and nothing else is allowed."""
@@ -37,13 +40,15 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     """Return what a TOML file holds (`source` is its name, for messages).
 
     Raises:
-        ConfigError: it is no TOML.
+        ConfigError: it is no TOML; the message names the line.
 
     """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        found = _TOML_PLACE_RE.fullmatch(str(error))
+        where, what = (f"{source}:{found['line']}", found["what"]) if found else (source, error)
+        raise ConfigError(f"{where}: this is no TOML: {what}") from error
 
 
 def validate(model: type[M], data: object, text: str, source: str, models: Mapping[str, type[Model]]) -> M:

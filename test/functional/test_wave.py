@@ -224,6 +224,7 @@ def test_a_wave_of_pushes(tmp_path: Path, server: RegistryServer, capsys: pytest
     out, err = capsys.readouterr()
     assert code == 7
     assert "error: 1.4.2" in err or "1.4.2" in err.split("error: ")[-1]
+    assert "\nrelease  published" in err  # nothing was built: no columns about it
     found = server.tag_digests("team/first")
     assert {"1.4.0-cpu", "1.4.1-gpu", "1.4-cpu", "latest-gpu"} <= set(found)
     assert found["latest-cpu"] == found["1.4.1-cpu"]

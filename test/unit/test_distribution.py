@@ -58,6 +58,12 @@ def test_line_refused(old: str, new: str, message: str) -> None:
         parse_line(LINE.replace(old, new), source="variants.toml")
 
 
+@pytest.mark.parametrize(("text", "line"), [("a = 1\na = 2\n", ":2"), ("[x\n", ":1"), ('a = "', "")])
+def test_what_is_no_toml_says_where(text: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^v\.toml{line}: this is no TOML: [A-Z]"):
+        parse_line(text, source="v.toml")
+
+
 def test_unknown_type_suggests() -> None:
     """An unknown image type names the nearest."""
     with pytest.raises(ConfigError, match="unknown image type 'gpuu'") as caught:

@@ -78,21 +78,26 @@ def _table(context: Context, outcomes: "Sequence[Outcome]") -> None:
 
     from lockyard.app.testing import summary
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("release", "image", "packages", "fetched", "layers", "rebuilt", "rebuilt size", "tests", "published"):
-        table.add_column(name, justify="left" if name in _LEFT else "right")
+    names = ("release", "image", "packages", "fetched", "layers", "rebuilt", "rebuilt size", "tests", "published")
+    rows: list[tuple[str, ...]] = []
     for item in outcomes:
         end = f"failed: {item.error.message}" if item.error is not None else _sent(item.published)
         images = item.built.images if item.built is not None else ()
         for number, image in enumerate(images):
-            table.add_row(
+            rows.append((
                 str(item.version) if number == 0 else "", f"{image.image_type} {image.platform}", str(image.packages),
                 str(image.fetched), str(image.layers), str(image.rebuilt), human_size(image.rebuilt_size),
                 summary(image.tests) if image.tests else f"not run: {image.skipped or 'skipped'}",
                 escape(end) if number == 0 else "",
-            )  # fmt: skip
+            ))  # fmt: skip
         if not images:
-            table.add_row(str(item.version), "", "", "", "", "", "", "", escape(end))
+            rows.append((str(item.version), *[""] * (len(names) - 2), escape(end)))
+    filled = [number for number in range(len(names)) if any(row[number] for row in rows)]
+    table = Table(box=None, pad_edge=False)
+    for number in filled:
+        table.add_column(names[number], justify="left" if names[number] in _LEFT else "right")
+    for row in rows:
+        table.add_row(*(row[number] for number in filled))
     context.console.print(table)
     context.toolbox.log.info(_sum(outcomes))
 

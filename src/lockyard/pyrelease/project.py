@@ -5,7 +5,6 @@ documentation of hatchling, setuptools and flit.
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from lockyard.errors import ConfigError
-from lockyard.strict import Model, line_of, validate
+from lockyard.strict import Model, line_of, parse_toml, validate
 from lockyard.suggest import nearest
 from lockyard.tree import check_relative
 
@@ -209,11 +208,7 @@ def parse_project(text: str, *, root: Path, read: Read) -> Project:
         ConfigError: it is no TOML, no Python project, has no version that can be changed, or a value is wrong.
 
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{PYPROJECT}: {error}") from error
-    return _Reader(data, text, root, read).project()
+    return _Reader(parse_toml(text, PYPROJECT), text, root, read).project()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import pydantic
 
 from lockyard.errors import ConfigError
 from lockyard.reports.text import clean, columns, count, markdown_table
-from lockyard.strict import Model
+from lockyard.strict import Model, parse_toml
 
 SEVERITIES = ("critical", "high", "medium", "low", "negligible", "unknown")
 ALLOW_LIST = "scan-allow.toml"
@@ -100,9 +99,7 @@ def parse_allow_list(text: str, source: str) -> tuple[Allowed, ...]:
 
     """
     try:
-        return AllowList.model_validate(tomllib.loads(text)).allow
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        return AllowList.model_validate(parse_toml(text, source)).allow
     except pydantic.ValidationError as error:
         problems = [f"{source}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         first, *others = problems

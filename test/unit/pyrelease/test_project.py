@@ -81,7 +81,7 @@ def test_dynamic_versions(table: str, path: str, text: str) -> None:
         (CORE + "[tool.lockyard.package]\nversion-files = [{ path = '../x' }]\n", "is not a plain relative path"),
         (CORE + "[tool.lockyard.package]\nversion-files = [{ path = 'x', pattern = 'v' }]\n", "must hold {version} exactly once"),
         (CORE + "[tool.lockyard.package]\nbranch = 'release {version}'\n", "is no name that git takes"),
-        ("[project\n", "pyproject.toml: "),
+        ("[project\n", "pyproject.toml:1: this is no TOML"),
     ],
 )  # fmt: skip
 def test_what_is_refused(text: str, message: str) -> None:
