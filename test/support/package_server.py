@@ -25,6 +25,8 @@ class PackageServer:
     sent: int = 0
     address: str = ""
     guard: threading.Lock = field(default_factory=threading.Lock)
+    idle: threading.Condition = field(default_factory=threading.Condition)
+    connections: int = 0
 
     def note(self, path: str, offset: int) -> int:
         with self.guard:
@@ -37,6 +39,23 @@ class PackageServer:
             total = self.sent
         self.on_bytes(total)
 
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[None]:
+        with self.idle:
+            self.connections += 1
+        try:
+            yield
+        finally:
+            with self.idle:
+                self.connections -= 1
+                self.idle.notify_all()
+
+    def forget(self) -> None:
+        """Count from zero, once all connections have ended: that of a killed client may still have a piece to count."""
+        with self.idle:
+            assert self.idle.wait_for(lambda: not self.connections, timeout=60)
+            self.sent = 0
+
 
 def _handler(server: PackageServer) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -44,6 +63,10 @@ def _handler(server: PackageServer) -> type[http.server.BaseHTTPRequestHandler]:
 
         def log_message(self, *args: Any) -> None:
             pass
+
+        def handle(self) -> None:
+            with server.connection():
+                super().handle()
 
         def do_GET(self) -> None:
             data = server.files.get(self.path)
