@@ -255,6 +255,7 @@ class TestUntested:
     def test_no_record(self, root: Path, call: Call) -> None:
         add_release(root, "1.4.2", tested=False)
         err = self.refused(root, call, "is not tested")
+        assert "run lockyard test 1.4.2, mend" in " ".join(err.split())
         assert "cpu" in err
         assert "gpu" in err
 

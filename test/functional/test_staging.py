@@ -99,6 +99,7 @@ def test_build_test_publish_in_three_jobs(
     code, out, err = call("1.4.2", "--from", "stage", *to(*production))
     assert (code, out) == (7, "")
     assert "gpu linux-64 is not tested" in err
+    assert f"run lockyard test --image {server.repository('stage')}@sha256:" in " ".join(err.split())
     assert server.tags.get("production") is None
     green_elsewhere(root, tmp_path, "stage", "gpu")
     gone(root)

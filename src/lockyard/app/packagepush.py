@@ -223,7 +223,7 @@ def _built(project: Project, runtime: Runtime, *, final: bool) -> Built:
     return Built(
         image_type=runtime.name, platform=platform, image=layout.image, build=build,
         source=lambda descriptor: layout.blob(descriptor.digest), record=fs.read_file(path / TESTS),
-        record_source=str(place / TESTS),
+        record_source=str(place / TESTS), test=again,
     )  # fmt: skip
 
 

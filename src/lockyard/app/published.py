@@ -31,7 +31,7 @@ SCHEMA = 1
 class Built:
     """One built image, read and checked: what `build.json` says of it, where its blobs are, the record of its tests.
 
-    `record` is not judged yet; `record_source` says where it is, for messages.
+    `record` is not judged yet; `record_source` says where it is, and `test` which command tests the image, for messages.
     """
 
     image_type: str
@@ -41,6 +41,7 @@ class Built:
     source: Callable[[Descriptor], Path | BlobContent]
     record: bytes | None
     record_source: str
+    test: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,7 @@ def read_built(workspace: Workspace, version: Version, variants: Mapping[str, Va
                 source=_source(layout),
                 record=fs.read_file(path / TESTS),
                 record_source=str(place / TESTS),
+                test=f"lockyard test {version}",
             )
         )
     return tuple(found)
@@ -113,7 +115,7 @@ def check_records(
 
     """
     suite = suite_of(workspace, version)
-    failures, records = [], []
+    failures, records, commands = [], [], []
     for item in built:
         try:
             records.append(
@@ -129,11 +131,12 @@ def check_records(
             )
         except ImageTestError as error:
             failures.append(error)
+            commands.append(item.test)
     if failures:
         first, *others = failures
         raise ImageTestError(
             first.message,
-            hint=f"nothing was published; run lockyard test {version}, mend what is red, push again",
+            hint=f"nothing was published; run {', '.join(dict.fromkeys(commands))}, mend what is red, push again",
             details=[*first.details, *(error.message for error in others)],
         )
     return tuple(records)

@@ -213,6 +213,7 @@ def _staged_image(place: Place, version: Version, image_type: str, platform: str
         source=lambda descriptor: RemoteBlob(place.port, str(descriptor.digest), place.name),
         record=read_record(place, digest),
         record_source=f"the newest record of {place.name}@{digest}",
+        test=f"lockyard test --image {place.name}@{digest}",
     )
 
 
