@@ -51,6 +51,18 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: this is no TOML: {what}") from error
 
 
+def tool_table(text: str, source: str, name: str) -> dict[str, Any]:
+    """Return the table `[tool.NAME]` of a `pyproject.toml`, an empty one where there is none.
+
+    Raises:
+        ConfigError: it is no TOML; the message names the line.
+
+    """
+    tools = parse_toml(text, source).get("tool")
+    table = tools.get(name) if isinstance(tools, dict) else None
+    return table if isinstance(table, dict) else {}
+
+
 def validate(model: type[M], data: object, text: str, source: str, models: Mapping[str, type[Model]]) -> M:
     """Check `data`, which `text` (of the file `source`) was parsed to; `models` are the tables by their key.
 

@@ -1,7 +1,6 @@
 """Use case: adopt an existing tree of release directories; it is read, and its configuration is written beside it."""
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from lockyard.conda.lock import LockedPackage
 from lockyard.distribution import parse_distribution, parse_line
 from lockyard.errors import ConfigError
 from lockyard.ports import Toolbox
+from lockyard.strict import tool_table
 from lockyard.tree import File, Tree
 from lockyard.version import Version, release_dir
 
@@ -183,10 +183,9 @@ def _present(root: Path, releases: Mapping[Version, object]) -> tuple[str, ...]:
 def _has_table(pyproject: str) -> bool:
     """Tell whether `pyproject.toml` configures a distribution; a Python package's own table does not."""
     try:
-        table = tomllib.loads(pyproject).get("tool", {}).get("lockyard", {})
-    except tomllib.TOMLDecodeError:
+        return bool(set(tool_table(pyproject, "pyproject.toml", "lockyard")) - {"package"})
+    except ConfigError:
         return False
-    return bool(set(table) - {"package"})
 
 
 def _is_told(path: str, present: tuple[str, ...]) -> bool:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import sys
-import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from lockyard.pyrelease.files import state_dir, write_files
 from lockyard.pyrelease.project import PYPROJECT, Project, RequirementSet
 from lockyard.pyrelease.requirements import PinChange
 from lockyard.pyrelease.uvtool import CompileRequest, Uv
+from lockyard.strict import tool_table
 from lockyard.suggest import nearest
 
 
@@ -160,7 +160,7 @@ def _source(project: Project) -> Iterator[Path]:
 
     text = (project.root / PYPROJECT).read_text()
     document = requirements.project_document(
-        project, read_requirements(project.root), tomllib.loads(text).get("tool", {}).get("uv", {})
+        project, read_requirements(project.root), tool_table(text, PYPROJECT, "uv")
     )
     with fs.temporary_directory(state_dir(project.root), "poetry") as place:
         (place / PYPROJECT).write_text(tomlkit.dumps(document))

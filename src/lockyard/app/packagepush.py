@@ -4,7 +4,6 @@ import contextlib
 import json
 import platform as machine_platform
 import shlex
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from lockyard.pyrelease.project import PYPROJECT, Project
 from lockyard.pyrelease.runtimes import Runtime
 from lockyard.registry.plan import PushPlan, Target
 from lockyard.registry.push import PushReport
+from lockyard.strict import tool_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +100,7 @@ def workspace_of(project: Project) -> Workspace:
 
     """
     text = reader(project.root)(PYPROJECT) or ""
-    table = tomllib.loads(text).get("tool", {}).get("lockyard", {})
-    data = {"name": project.normalized_name, **table}
+    data = {"name": project.normalized_name, **tool_table(text, PYPROJECT, "lockyard")}
     return Workspace(project.root, validate_distribution(data, text, PYPROJECT))
 
 
