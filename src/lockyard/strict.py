@@ -58,9 +58,14 @@ def tool_table(text: str, source: str, name: str) -> dict[str, Any]:
         ConfigError: it is no TOML; the message names the line.
 
     """
-    tools = parse_toml(text, source).get("tool")
-    table = tools.get(name) if isinstance(tools, dict) else None
-    return table if isinstance(table, dict) else {}
+    return table_at(parse_toml(text, source), "tool", name)
+
+
+def table_at(data: object, *path: str) -> dict[str, Any]:
+    """Return the table at a path of keys, an empty one where there is none."""
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 def validate(model: type[M], data: object, text: str, source: str, models: Mapping[str, type[Model]]) -> M:

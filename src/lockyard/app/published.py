@@ -115,7 +115,7 @@ def check_records(
 
     """
     suite = suite_of(workspace, version)
-    failures, records, commands = [], [], []
+    failures, records = [], []
     for item in built:
         try:
             records.append(
@@ -130,10 +130,9 @@ def check_records(
                 )
             )
         except ImageTestError as error:
-            failures.append(error)
-            commands.append(item.test)
+            failures.append((error, item.test))
     if failures:
-        first, *others = failures
+        (first, *others), commands = zip(*failures, strict=True)
         raise ImageTestError(
             first.message,
             hint=f"nothing was published; run {', '.join(dict.fromkeys(commands))}, mend what is red, push again",

@@ -118,16 +118,16 @@ def push(
 
 def tell_published(context: Context, result: "PublishResult") -> None:
     """Tell on stderr what was sent and what was not."""
-    from lockyard.cli.output import human_size
+    from lockyard.cli.output import counted, human_size
 
     log, report, plan = context.toolbox.log, result.report, result.plan
     for pull in result.pulls:
         what = f"{pull.image_type} {pull.platform}"
-        whole = f"{human_size(pull.whole)} in {_layers(pull.all_layers)}"
+        whole = f"{human_size(pull.whole)} in {counted(pull.all_layers, 'layer')}"
         if pull.previous is None:
             log.info(f"a client pulls {what}: {whole}; no earlier release is known")
         else:
-            part = f"{human_size(pull.size)} in {_layers(pull.layers)}"
+            part = f"{human_size(pull.size)} in {counted(pull.layers, 'layer')}"
             log.info(f"a client of {pull.previous} pulls {part} of {what} ({whole})")
     if report is None:
         log.info(
@@ -139,10 +139,6 @@ def tell_published(context: Context, result: "PublishResult") -> None:
         f"sent {human_size(report.sent_bytes)} in {report.uploaded_blobs} blobs, "
         f"mounted {human_size(report.mounted_bytes)}; {human_size(plan.present_bytes)} were there already"
     )
-
-
-def _layers(count: int) -> str:
-    return f"{count} layer{'s' * (count != 1)}"
 
 
 def publish_value(result: "PublishResult") -> dict[str, Any]:

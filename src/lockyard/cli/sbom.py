@@ -47,6 +47,7 @@ def generate_sbom(
     """
     from lockyard.app import reports
     from lockyard.app import sbom as app
+    from lockyard.cli.output import counted
     from lockyard.tree import check_relative
 
     workspace, toolbox = context.workspace, context.toolbox
@@ -56,9 +57,7 @@ def generate_sbom(
         count = app.attach_to(
             toolbox, workspace, release, attach, formats=chosen, platforms=platforms, insecure=insecure
         )
-        toolbox.log.info(
-            f"attached {count} document{'s' * (count != 1)}" if count else "all of them are attached already"
-        )
+        toolbox.log.info(f"attached {counted(count, 'document')}" if count else "all of them are attached already")
         return
     documents = app.statements(workspace, release, formats=chosen, platforms=platforms, validate=validate)
     directory = check_relative(output or f"out/{version}/sbom")

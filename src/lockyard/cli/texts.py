@@ -70,13 +70,14 @@ def _write(context: Context, version: Version, kind: str, *, dry_run: bool) -> N
 
 def _check(context: Context, version: Version | None, kind: str, name: str) -> None:
     from lockyard.app.texts import check_texts, require_no_drift
+    from lockyard.cli.output import counted
 
     status = check_texts(context.workspace, (version,) if version else (), (kind,))
     if status.passed_over:
-        releases = f"{len(status.passed_over)} release{'s' * (len(status.passed_over) != 1)}"
+        releases = counted(len(status.passed_over), "release")
         context.toolbox.log.info(f"passed over {releases} made before Lockyard or not locked; name one to check it")
     require_no_drift(status, name)
-    context.toolbox.log.info(f"checked {len(status.checked)} release{'s' * (len(status.checked) != 1)}: no difference")
+    context.toolbox.log.info(f"checked {counted(len(status.checked), 'release')}: no difference")
 
 
 COMMANDS = (

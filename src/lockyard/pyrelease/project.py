@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from lockyard.errors import ConfigError
-from lockyard.strict import Model, line_of, parse_toml, validate
+from lockyard.strict import Model, line_of, parse_toml, table_at, validate
 from lockyard.suggest import nearest
 from lockyard.tree import check_relative
 
@@ -254,10 +254,7 @@ class _Reader:
         return found
 
     def _table(self, *path: str) -> dict[str, Any]:
-        current: Any = self.data
-        for part in path:
-            current = current.get(part) if isinstance(current, dict) else None
-        return current if isinstance(current, dict) else {}
+        return table_at(self.data, *path)
 
     def _scripts(self) -> dict[str, str]:
         """Return command → `module:function`; poetry's other kinds of scripts are none."""

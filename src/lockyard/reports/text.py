@@ -15,6 +15,11 @@ def plain(_style: str, text: str) -> str:
     return text
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things with their regular noun: `1 layer`, `2 layers`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def human_size(size: float | None) -> str:
     """Return bytes for people, powers of 1000.
 
