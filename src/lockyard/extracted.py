@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from lockyard import fs
+from lockyard.conda import digests
 from lockyard.errors import BuildError
 from lockyard.oci.contents import FileStat
 
@@ -24,6 +26,7 @@ class DirectoryReader:
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
         self._plain = {""}
+        self._recorded: Mapping[str, str] | None = None
 
     def stat(self, path: str) -> FileStat | None:
         """Return what `lstat` says, `None` for nothing."""
@@ -78,6 +81,12 @@ class DirectoryReader:
     def readlink(self, path: str) -> bytes:
         """Return the target of a symbolic link."""
         return os.fsencode(os.readlink(self._inside(path)))  # noqa: PTH115 - Path would turn ./x into x
+
+    def recorded(self, path: str) -> str | None:
+        """Return what is recorded of a file, in the file beside the directory."""
+        if self._recorded is None:
+            self._recorded = digests.from_json(fs.read_file(Path(self._root).with_name(digests.FILE_NAME)))
+        return self._recorded.get(path)
 
     def _inside(self, path: str) -> str:
         parent, _, name = path.rpartition("/")

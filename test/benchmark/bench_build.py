@@ -6,7 +6,6 @@ py-rattler compiles no modules, so `compile-pyc` is off. `LOCKYARD_BENCH_RUNS` s
 """
 
 import contextlib
-import gc
 import json
 import os
 import shutil
@@ -15,21 +14,16 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lockyard.engines.daemon import open_daemon
-from lockyard.engines.native import NativeEngine
-from lockyard.engines.request import BuildRequest, BuiltImage
-from lockyard.oci.cache import BlobCache
 from lockyard.oci.layout import read_layout
-from lockyard.oci.tar import BLOCK, Compression, open_compressor
+from lockyard.oci.tar import BLOCK, Compression
 from lockyard.unpack import decompressed
 from support.bases import open_base
 from support.bench import ROOT, Command, Timing, measure, report
@@ -269,7 +263,10 @@ def test_build_and_push_against_docker(site: Site, context: Path, capsys: pytest
     for _ in range(RUNS):
         for name, (prepare, run) in things.items():
             prepare()
-            with tempfile.TemporaryDirectory(dir=memory) as place, docker_registry(Path(place)) as registry:
+            with (
+                tempfile.TemporaryDirectory(dir=memory) as place,
+                docker_registry(Path(place), tokens=True) as registry,
+            ):
                 own = partial(run, replace(site, registry=registry))
                 found[name].walls += measure({name: own}, runs=1)[name].walls
             found[name].cpus.append(0.0)
@@ -320,44 +317,35 @@ def test_one_package_and_nothing_changed(site: Site, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_layers_against_their_compressor(
-    name: Compression, site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_layers_against_their_compressor(name: Compression, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """All of layer production (reading, checking, tar, two hashes, writing) against the compressor alone on the same tars."""
     site.build(image_type=name)
-    request = _request_of(site, name, monkeypatch)
     layout = read_layout(site.layout(image_type=name))
-    tars = [site.place / f"layer-{number}.tar" for number in range(len(layout.image.layers))]
-    for path, layer in zip(tars, layout.image.layers, strict=True):
+    own = json.loads((layout.path / "build.json").read_text())["layers"]
+    tars = [site.place / f"layer-{number}.tar" for number in range(len(own))]
+    for path, layer in zip(tars, layout.image.layers[-len(own) :], strict=True):
         blob = layout.blob(layer.descriptor.digest)
         with blob.open("rb") as raw, path.open("wb") as out, decompressed(raw, layer) as stream:
             shutil.copyfileobj(stream, out, BLOCK)
-    tars = sorted(tars[len(request.base.image.layers) :], key=lambda path: -path.stat().st_size)
-    workers = request.workers
-
-    def produce() -> None:
-        site.forget()
-        NativeEngine(BlobCache(site.cache), RecordingLog()).build(request)
-
-    def compress() -> None:
-        with ThreadPoolExecutor(workers) as executor, ThreadPoolExecutor(workers) as layers:
-
-            def one(path: Path) -> None:
-                compressor = open_compressor(name, lambda _: None, executor, workers)
-                with path.open("rb") as stream:
-                    while data := stream.read(BLOCK):
-                        compressor.write(data)
-                compressor.close()
-
-            list(layers.map(one, tars))
-
-    gc.freeze()  # what these tests hold is no garbage of a build
-    gc.set_threshold(50_000)  # as the command has it
-    found = measure({"compressor alone": compress, "layer production": produce}, runs=RUNS)
-    alone, whole = found.values()
     size = sum(path.stat().st_size for path in tars)
-    for path in site.place.glob("layer-*.tar"):
+    workers = str(os.cpu_count() or 1)
+    script = (sys.executable, str(ROOT / "test/support/bench_layers.py"))
+    things = {
+        "compressor alone": (*script, "compress", name, workers, *map(str, tars)),
+        "layer production": (*script, "produce", *site.build_argv(image_type=name)[2:]),
+    }
+    found = {what: Timing() for what in things}
+    for _ in range(RUNS):
+        for what, argv in things.items():
+            os.sync()
+            if what == "layer production":
+                site.forget()
+            wall, cpu = json.loads(site.run(*argv).splitlines()[0])
+            found[what].walls.append(wall)
+            found[what].cpus.append(cpu)
+    for path in tars:
         path.unlink()
+    alone, whole = found.values()
     show(
         capsys,
         report(
@@ -366,24 +354,3 @@ def test_layers_against_their_compressor(
             f"{alone.median / whole.median:.0%} by wall, {alone.cpu / whole.cpu:.0%} by processor time (goal 70 %)",
         ),
     )  # fmt: skip
-
-
-def _request_of(site: Site, name: str, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
-    """Return what `build` asks the engine for."""
-    from lockyard.cli.root import run
-
-    seen: list[BuildRequest] = []
-    real = NativeEngine.build
-
-    def build(self: NativeEngine, request: BuildRequest) -> BuiltImage:
-        seen.append(request)
-        return real(self, request)
-
-    monkeypatch.setattr(NativeEngine, "build", build)
-    assert run(site.build_argv(image_type=name)[2:], environ=_environ(site)) == 0
-    monkeypatch.undo()
-    return seen[0]
-
-
-def _environ(site: Site) -> Mapping[str, Any]:
-    return site.env

@@ -3,6 +3,7 @@
 import bz2
 import hashlib
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -17,9 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 import zstandard
+from blake3 import blake3
 
 from lockyard import http
-from lockyard.conda import archive
+from lockyard.conda import archive, digests
 from lockyard.conda.archive import unpack
 from lockyard.conda.fetch import PackageCache
 from lockyard.conda.lock import LockedPackage
@@ -434,6 +436,28 @@ def test_an_archive_with_two_contents_is_refused(tmp_path: Path) -> None:
             archive.writestr(name, zstandard.ZstdCompressor().compress(INFO))
     with pytest.raises(BuildError, match="2 parts pkg-"):
         unpack(path, tmp_path / "out")
+
+
+def test_digests_are_recorded_of_what_the_package_lists(place: Place, tmp_path: Path) -> None:
+    """Not of a file that is something else than listed, nor of one that is not listed; a link to a file is that file."""
+    files = {"bin/a": b"right", "bin/wrong": b"other", "bin/unlisted": b"more", "bin/b": b"right"}
+    listed = {name: hashlib.sha256(b"right").hexdigest() for name in ("bin/a", "bin/wrong", "bin/b")}
+    paths = {"paths": [{"_path": name, "path_type": "hardlink", "sha256": value} for name, value in listed.items()]}
+    link = member("bin/b", type=tarfile.LNKTYPE, linkname="bin/a")
+    content = tar(*(member(name, data) for name, data in files.items() if name != "bin/b"), link)
+    package = conda(
+        content, tar(member("info/index.json", b"{}"), member("info/paths.json", json.dumps(paths).encode()))
+    )
+    (tmp_path / "a-1-0.conda").write_bytes(package)
+    found = unpack(tmp_path / "a-1-0.conda", tmp_path / "out")
+    assert found == dict.fromkeys(("bin/a", "bin/b"), blake3(b"right").hexdigest())
+    assert digests.from_json(digests.to_json(found).encode()) == found
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"schema": 2, "blake3": {"a": "b"}}', '{"schema": 1}', "{"])
+def test_digests_of_another_kind_are_none(text: str) -> None:
+    assert digests.from_json(text.encode()) == {}
+    assert digests.from_json(None) == {}
 
 
 def test_links_inside_the_package_are_kept(tmp_path: Path) -> None:

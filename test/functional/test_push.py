@@ -15,7 +15,8 @@ from lockyard.registry.client import RegistryClient
 from lockyard.registry.directory import REF_NAME, OciDirectory
 from lockyard.registry.journal import open_journal
 from lockyard.registry.plan import Present, PushImage, PushPlan, Target, plan_push
-from lockyard.registry.push import PushReport, run_push
+from lockyard.registry.push import run_push
+from lockyard.registry.sending import PushReport
 from support.effects import WAITLESS, GivenCredentials, RecordingLog
 from support.images import parts, push_image
 from support.registry_server import Fault, RegistryServer, running_registry

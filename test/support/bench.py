@@ -90,6 +90,7 @@ def _callable(function: Callable[[], object]) -> tuple[float, float, None]:
 
 
 def _command(command: Command) -> tuple[float, float, int]:
+    os.sync()  # what was written before is no load for this one
     if command.prepare is not None:
         command.prepare()
     done = subprocess.run(

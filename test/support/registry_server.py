@@ -71,6 +71,8 @@ class RegistryServer:
         self.on_bytes: Callable[[int], None] = lambda _: None
         """Told how many bytes of bodies have come, after each piece."""
         self.bytes_taken = 0
+        self.on_finished: Callable[[], None] = lambda: None
+        """Told of each blob that was uploaded to its end."""
         self.faults: list[Fault] = []
         self.auth: str | None = None
         self.users = {"user": "correct-horse"}
@@ -353,6 +355,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return 400, {}, _error("DIGEST_INVALID", "provided digest did not match uploaded content")
             self.registry.blobs.setdefault(upload.name, {})[digest] = bytes(upload.data)
             self.registry.finished[upload.name, digest] += 1
+            self.registry.on_finished()
         return 201, {"Location": f"/v2/{name}/blobs/{digest}", "Docker-Content-Digest": digest}, b""
 
     def _place(self, name: str, key: str) -> dict[str, str]:

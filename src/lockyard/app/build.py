@@ -42,7 +42,7 @@ from lockyard.distribution import Line
 from lockyard.engines.containers import ContainerEngine
 from lockyard.engines.native import NativeEngine
 from lockyard.engines.prepare import Preparer
-from lockyard.engines.request import Base, BuildRequest, BuiltImage
+from lockyard.engines.request import Base, BuildRequest, BuiltImage, Finished
 from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.cache import BlobCache
 from lockyard.oci.image import canonical_json, empty_image, oci_platform
@@ -75,6 +75,8 @@ class _Release:
     """`dist` → package file, for those of `--package-dir`."""
     build_args: Mapping[str, str]
     engines: EngineOptions
+    finished: Finished
+    """Hears of every layer as soon as it is there."""
 
 
 def build_release(
@@ -91,12 +93,14 @@ def build_release(
     load: bool = True,
     package_dir: Path | None = None,
     engines: EngineOptions = DEFAULT_ENGINES,
+    finished: Finished = lambda *_: None,
 ) -> BuildResult:
     """Build the images of a release, all of them, then test all of them.
 
     Without a lock it is made, unless a Dockerfile installs the environment itself: then the lock is read out of the image.
     `force` makes it again. `workers` changes no byte. `load` puts this machine's images into a reachable Docker daemon; one
     that refuses them is a warning. `package_dir` holds the files of packages that the lock gives no hash or no reachable address.
+    `finished` hears of the layers of all images, those of the bases too, as soon as they are there, perhaps more than once.
 
     Raises:
         StaleLockError: the lock does not belong to the inputs beside it.
@@ -123,7 +127,7 @@ def build_release(
             toolbox, workspace, version, workspace.line(version), tree,
             # Of all types, whichever are built: the plan is shared.
             built_plan(workspace, version, tree, {**release_locks(workspace, version), **locks}),
-            workers or os.cpu_count() or 1, files, build_args or {}, engines,
+            workers or os.cpu_count() or 1, files, build_args or {}, engines, finished,
         )  # fmt: skip
         images = _build_all(release, [_Job(name, platform, locks.get(name), choices[name]) for name, platform in jobs])
     if load:
@@ -204,7 +208,9 @@ def _build_natively(release: _Release, job: _Job) -> ImageResult:
     toolbox.log.step(f"building {job.image_type} {job.platform} of {release.version}")
     start = time.monotonic()
     request, seconds = _prepared(release, job)
-    built = NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log).build(request)
+    for layer in request.base.image.layers:
+        release.finished(layer.descriptor, request.base.blobs[layer.descriptor.digest])
+    built = NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log, release.finished).build(request)
     return _written(release, job, request, built, seconds, start)
 
 
@@ -302,6 +308,8 @@ def _written(
     layout = release.workspace.out_dir(release.version, name, platform)
     record = _record(request, built, job, {**seconds, "total": round(time.monotonic() - start, 3)}, bases)
     descriptor = write_layout(layout, built.image, built.blobs, name=tag, extra={BUILD: record})
+    for layer in built.image.layers:
+        release.finished(layer.descriptor, built.blobs[layer.descriptor.digest])
     rebuilt = [layer for layer in built.layers if layer.rebuilt]
     return ImageResult(
         image_type=name,

@@ -33,7 +33,7 @@ from lockyard.pyrelease.imagetests import ImageChecks
 from lockyard.pyrelease.project import PYPROJECT, Project
 from lockyard.pyrelease.runtimes import Runtime
 from lockyard.registry.plan import PushPlan, Target
-from lockyard.registry.push import PushReport
+from lockyard.registry.sending import PushReport
 from lockyard.strict import tool_table
 
 

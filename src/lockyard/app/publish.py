@@ -23,7 +23,7 @@ from lockyard.app.published import (
     read_record,
     to_push,
 )
-from lockyard.app.pushing import Aim, Planned, plan_images, pushed_images
+from lockyard.app.pushing import Aim, Planned, journal_of, plan_images, push_lock, pushed_images
 from lockyard.app.staging import attach, read_staged
 from lockyard.app.staging import read_record as read_attached
 from lockyard.app.targets import Place, aim, open_places, resolve
@@ -32,8 +32,9 @@ from lockyard.checks.plan import Record
 from lockyard.distribution import Repository, Variant
 from lockyard.errors import ConfigError, ImageTestError, RegistryError
 from lockyard.ports import Toolbox
+from lockyard.registry.ahead import SentAhead
 from lockyard.registry.plan import Manifest, PushPlan, Target
-from lockyard.registry.push import PushReport
+from lockyard.registry.sending import PushReport
 from lockyard.tags import exact_tag
 from lockyard.version import Version
 
@@ -100,6 +101,7 @@ class PublishResult:
     """What was published, or on a dry run what would be; `report` is `None` then.
 
     `reports` are by repository, `report` is their sum. `resumed` counts the blobs that an interrupted run had finished.
+    `ahead` (by repository) is what was sent before the plan was made: the plan finds it there, the reports count it.
     """
 
     version: Version
@@ -110,6 +112,15 @@ class PublishResult:
     report: PushReport | None = None
     reports: Mapping[str, PushReport] = field(default_factory=dict)
     resumed: int = 0
+    ahead: Mapping[str, SentAhead] = field(default_factory=dict)
+
+    @property
+    def present_bytes(self) -> Mapping[str, int]:
+        """Repository → bytes of blobs that were there before this run."""
+        return {
+            item.repository: item.present_bytes - sum(self.ahead.get(item.repository, SentAhead()).blobs.values())
+            for item in self.plan.repositories
+        }
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -137,8 +148,11 @@ def publish_release(
     request: PublishRequest,
     *,
     built: tuple[Built, ...] | None = None,
+    ahead: Mapping[str, SentAhead] | None = None,
 ) -> PublishResult:
     """Push the images of `version`, built here or staged, to all targets; `built` are images that are at hand.
+
+    `ahead` says which blobs this run has sent to which repository before.
 
     Blobs and manifests go first, then the exact tags everywhere, then the floating tags. Only images whose test record
     belongs to exactly these bytes are published; with `skip_tests` exact tags alone, marked untested. What was published is
@@ -158,8 +172,8 @@ def publish_release(
     workspace.existing_release(version)
     with contextlib.ExitStack() as stack:
         if not request.dry_run:
-            stack.enter_context(fs.lock(workspace.state_dir / "push" / f"{version}.lock"))
-        job = stack.enter_context(_planned(toolbox, workspace, version, request, repositories, built))
+            stack.enter_context(push_lock(workspace, version))
+        job = stack.enter_context(_planned(toolbox, workspace, version, request, repositories, built, ahead or {}))
         if request.dry_run:
             return job.result
         if request.skip_tests:
@@ -181,6 +195,7 @@ def _planned(
     request: PublishRequest,
     repositories: Sequence[Repository],
     given: tuple[Built, ...] | None,
+    ahead: Mapping[str, SentAhead],
 ) -> Iterator[_Job]:
     """Check what is to be published, open the repositories and plan."""
     variants = workspace.variants(version, request.image_types)
@@ -220,7 +235,7 @@ def _planned(
         planned = plan_images(images, places, aim_at, move_tags=request.move_tag, donors=offers)
         pulls = tuple(_pull(workspace, version, item) for item in built)
         result = PublishResult(
-            version=version, plan=planned.plan, published=planned.published, tested=tested, pulls=pulls
+            version=version, plan=planned.plan, published=planned.published, tested=tested, pulls=pulls, ahead=ahead
         )
         yield _Job(result, request, built, records, places, planned, aim_at)
 
@@ -228,11 +243,17 @@ def _planned(
 def _push(toolbox: Toolbox, workspace: Workspace, job: _Job) -> PublishResult:
     planned, version = job.result, job.result.version
     start, begun = time.monotonic(), toolbox.clock.now()
-    journal = workspace.state_dir / "push" / f"{version}.jsonl"
-    with pushed_images(toolbox, journal, job.planned, job.places, job.aim) as pushed:
+    sent = planned.ahead
+    with pushed_images(
+        toolbox, journal_of(workspace, version), job.planned, job.places, job.aim,
+        ahead=sum(len(item.blobs) for item in sent.values()),
+    ) as pushed:  # fmt: skip
         _attach_records(toolbox, workspace, job)
+        reports = dict(pushed.outcome.reports)
+        for repository, item in sent.items():
+            reports[repository] = reports.get(repository, PushReport()) + item.report
         result = replace(
-            planned, published=pushed.published, report=pushed.outcome.total, reports=pushed.outcome.reports,
+            planned, published=pushed.published, report=sum(reports.values(), PushReport()), reports=reports,
             resumed=pushed.resumed,
         )  # fmt: skip
         record = merge_record(
@@ -286,10 +307,10 @@ def _attach_records(toolbox: Toolbox, workspace: Workspace, job: _Job) -> None:
 
 def _run_record(job: _Job, result: PublishResult, times: Mapping[str, object]) -> bytes:
     """Return `push.json`: what this run did, for whoever asks later."""
-    sums = {item.repository: item for item in result.plan.repositories}
     repositories = {
         name: {
-            "present_bytes": item.present_bytes,
+            "present_bytes": result.present_bytes[name],
+            "ahead_bytes": result.ahead.get(name, SentAhead()).report.sent_bytes,
             **asdict(result.reports.get(name, PushReport())),
             "images": {
                 one.image_type: {"digest": one.digest, "tags": list(one.tags)}
@@ -297,7 +318,7 @@ def _run_record(job: _Job, result: PublishResult, times: Mapping[str, object]) -
                 if one.repository == name
             },
         }
-        for name, item in sums.items()
+        for name in result.present_bytes
     }
     tests = [
         {
@@ -319,7 +340,8 @@ def _run_record(job: _Job, result: PublishResult, times: Mapping[str, object]) -
         "tested": result.tested,
         "tests": tests,
         "resumed_blobs": result.resumed,
-        "present_bytes": result.plan.present_bytes,
+        "present_bytes": sum(result.present_bytes.values()),
+        "ahead_bytes": sum(item.report.sent_bytes for item in result.ahead.values()),
         **asdict(result.report or PushReport()),
         "repositories": repositories,
         "client_pulls": [pull_json(pull) for pull in result.pulls],

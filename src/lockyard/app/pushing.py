@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lockyard import fs
 from lockyard.app.published import Published
 from lockyard.app.targets import Place, beside, present
+from lockyard.app.workspace import Workspace
 from lockyard.ports import Toolbox
 from lockyard.registry.journal import open_journal
 from lockyard.registry.plan import Present, PushImage, PushPlan, PutTag, Target, plan_push
 from lockyard.registry.push import PushOutcome, run_push
+from lockyard.version import Version
 
 Aim = Callable[[Place], Target]
 """Asks a repository what is published there, and gives the floating tags that move."""
@@ -35,6 +38,16 @@ class Pushed:
     outcome: PushOutcome
     published: tuple[Published, ...]
     resumed: int
+
+
+def journal_of(workspace: Workspace, version: Version) -> Path:
+    """Return where the pushes of a release remember how far they are."""
+    return workspace.state_dir / "push" / f"{version}.jsonl"
+
+
+def push_lock(workspace: Workspace, version: Version) -> contextlib.AbstractContextManager[None]:
+    """Keep other pushes of a release out; raise `LockyardError` when one is under way."""
+    return fs.lock(journal_of(workspace, version).with_suffix(".lock"))
 
 
 def plan_images(
@@ -75,11 +88,12 @@ def plan_images(
 
 @contextlib.contextmanager
 def pushed_images(
-    toolbox: Toolbox, journal: Path, planned: Planned, places: Sequence[Place], aim: Aim
+    toolbox: Toolbox, journal: Path, planned: Planned, places: Sequence[Place], aim: Aim, *, ahead: int = 0
 ) -> Iterator[Pushed]:
     """Carry a plan out, then give what was done to a `with` block that keeps it.
 
-    The file `journal` lets a killed run go on; it goes at the end of the block.
+    The file `journal` lets a killed run go on; it goes at the end of the block. `ahead` of the blobs in it were sent by this
+    run, before the plan was made.
 
     Raises:
         RegistryError: a registry refuses; the details say what is where.
@@ -88,7 +102,7 @@ def pushed_images(
     """
     ports = {place.name: place.port for place in places}
     with open_journal(journal) as memory:
-        resumed = len(memory.finished)
+        resumed = len(memory.finished) - ahead
         if resumed:
             toolbox.log.info(f"an interrupted push had finished {resumed} blobs already")
         outcome = run_push(planned.plan, ports, memory=memory, log=toolbox.log, may_float=_Floating(places, aim))

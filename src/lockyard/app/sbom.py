@@ -1,13 +1,13 @@
 """Use cases around bills of materials and provenance: made from the lock, attached to published images."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lockyard import __version__, fs
 from lockyard.app.bases import planned_base
 from lockyard.app.facts import line_order, lock_digest, with_built
-from lockyard.app.staging import attach_payload, attached
-from lockyard.app.targets import Place, open_places, resolve
+from lockyard.app.staging import Attachment, attach_files, attached
+from lockyard.app.targets import Place, beside, open_places, resolve
 from lockyard.app.workspace import Workspace
 from lockyard.errors import ConfigError, LockyardError
 from lockyard.ports import Toolbox
@@ -105,30 +105,44 @@ def attach_documents(
         RegistryError: an image is not there, or a registry refuses.
 
     """
-    count = 0
     repositories, wanted = tuple(places), tuple(formats)
-    for bill in _bills(workspace, release, platforms):
-        if not bill.digest:
-            continue
-        there = {place.name: {item.artifact_type for item in attached(place, bill.digest)} for place in repositories}
-        for name in wanted:
-            kind = _MEDIA_TYPES[name]
-            lacking = [place for place in repositories if kind not in there[place.name]]
-            if not lacking:
-                continue
+    bills = [bill for bill in _bills(workspace, release, platforms) if bill.digest]
+    return sum(_attach(toolbox, workspace, release, bill, repositories, wanted) for bill in bills)
+
+
+def _attach(
+    toolbox: Toolbox,
+    workspace: Workspace,
+    release: ReleaseFacts,
+    bill: Bill,
+    places: Sequence[Place],
+    formats: Sequence[str],
+) -> int:
+    """Attach the documents of one image to it in all repositories beside each other."""
+
+    def lacks(place: Place) -> tuple[str, ...]:
+        there = {item.artifact_type for item in attached(place, bill.digest)}
+        return tuple(name for name in formats if _MEDIA_TYPES[name] not in there)
+
+    lacking = beside(lacks, places)
+    files = {}
+    for name in formats:
+        if any(name in names for names in lacking):
             document = _statement(workspace, release, bill, name)
             annotations = {
                 CREATED: document.created,
                 "lockyard.image-type": bill.image_type,
                 "lockyard.platform": bill.platform,
             }
-            for place in lacking:
-                attach_payload(
-                    workspace, place, bill.digest, document.text.encode(), artifact_type=kind, annotations=annotations
-                )
-                toolbox.log.detail(f"attached {document.file_name} to {place.name}@{bill.digest}")
-                count += 1
-    return count
+            files[name] = Attachment(document.text.encode(), _MEDIA_TYPES[name], annotations)
+
+    def put(job: tuple[Place, tuple[str, ...]]) -> int:
+        place, names = job
+        attach_files(workspace, place, bill.digest, [files[name] for name in names])
+        toolbox.log.detail(f"attached {', '.join(names)} to {place.name}@{bill.digest}")
+        return len(names)
+
+    return sum(beside(put, [job for job in zip(places, lacking, strict=True) if job[1]]))
 
 
 def attach_to(

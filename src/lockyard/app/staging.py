@@ -1,7 +1,7 @@
 """Use cases around staged images: records of image tests attached to them, and read back to publish what is green."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,19 +92,21 @@ def attach(toolbox: Toolbox, workspace: Workspace, place: Place, digest: str, te
         raise ImageTestError(f"the record is of {record.manifest}, not of {digest}")
     created = toolbox.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     annotations = {CREATED: created, "lockyard.image-type": record.image_type, "lockyard.platform": record.platform}
-    return attach_payload(workspace, place, digest, text.encode(), artifact_type=TEST_RECORD, annotations=annotations)
+    (made,) = attach_files(workspace, place, digest, [Attachment(text.encode(), TEST_RECORD, annotations)])
+    return made
 
 
-def attach_payload(
-    workspace: Workspace,
-    place: Place,
-    digest: str,
-    payload: bytes,
-    *,
-    artifact_type: str,
-    annotations: Mapping[str, str],
-) -> str:
-    """Attach a small file to the image `digest` as a referrer, and return the digest of what says so.
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A small file for an image, its media type, and what its manifest says of it."""
+
+    payload: bytes
+    artifact_type: str
+    annotations: Mapping[str, str]
+
+
+def attach_files(workspace: Workspace, place: Place, digest: str, files: Sequence[Attachment]) -> tuple[str, ...]:
+    """Attach small files to the image `digest` as referrers, and return the digests of what says so.
 
     Raises:
         RegistryError: the image is not there, or the registry refuses.
@@ -114,17 +116,17 @@ def attach_payload(
     if body is None:
         raise RegistryError(f"{place.name}@{digest} is not there", hint="push it to the staging repository first")
     subject = Descriptor.of(str(json.loads(body).get("mediaType") or MediaType.MANIFEST), body)
-    manifest = referrer_manifest(
-        subject, Descriptor.of(artifact_type, payload), artifact_type=artifact_type, annotations=annotations
-    )
-    with fs.temporary_directory(workspace.state_dir, "record") as scratch:
-        for data in (EMPTY, payload):
-            _put_small(place.port, data, scratch)
-    made = str(Digest.of(manifest))
-    noted = place.port.put_manifest(made, manifest, MediaType.MANIFEST)
-    if not noted and place.port.referrers(digest) is None:
-        _list(place, digest, manifest)
-    return made
+    manifests = {}
+    for item in files:
+        payload = Descriptor.of(item.artifact_type, item.payload)
+        manifest = referrer_manifest(subject, payload, artifact_type=item.artifact_type, annotations=item.annotations)
+        manifests[str(Digest.of(manifest))] = manifest
+    _put_small(place.port, (EMPTY, *(item.payload for item in files)), workspace.state_dir)
+    noted = [place.port.put_manifest(made, manifest, MediaType.MANIFEST) for made, manifest in manifests.items()]
+    unlisted = {made: manifests[made] for made, known in zip(manifests, noted, strict=True) if not known}
+    if unlisted and place.port.referrers(digest) is None:
+        _list(place, digest, unlisted)
+    return tuple(manifests)
 
 
 def attached(place: Place, digest: str) -> frozenset[Referrer]:
@@ -225,25 +227,32 @@ def _check_index(top: Manifest, mine: set[str], source: str) -> None:
             raise BuildError(f"{source} has a part that is no platform of the image type: {min(others)}")
 
 
-def _list(place: Place, digest: str, manifest: bytes) -> None:
-    """Add a referrer to the list under its tag; another writer may do so at the same time."""
-    tag, made = fallback_tag(digest), str(Digest.of(manifest))
+def _list(place: Place, digest: str, manifests: Mapping[str, bytes]) -> None:
+    """Add referrers to the list under their tag; another writer may do so at the same time."""
+    tag = fallback_tag(digest)
+    source = f"{place.name}:{tag}"
     for _ in range(_TRIES):
-        index = with_referrer(place.port.get_manifest(tag), manifest, source=f"{place.name}:{tag}")
-        place.port.put_manifest(tag, index, MediaType.INDEX)
-        there = parse_referrers(place.port.get_manifest(tag), source=f"{place.name}:{tag}")
-        if made in {item.digest for item in there}:
+        index = place.port.get_manifest(tag)
+        for manifest in manifests.values():
+            index = with_referrer(index, manifest, source=source)
+        if index is not None:
+            place.port.put_manifest(tag, index, MediaType.INDEX)
+        there = parse_referrers(place.port.get_manifest(tag), source=source)
+        if manifests.keys() <= {item.digest for item in there}:
             return
-    raise RegistryError(f"{place.name}:{tag} does not keep its entries", hint="attach the record again")
+    raise RegistryError(f"{source} does not keep its entries", hint="attach the record again")
 
 
-def _put_small(port: RegistryPort, data: bytes, scratch: Path) -> None:
-    digest = Digest.of(data)
-    if port.present_blobs({str(digest): len(data)}):
-        return
-    path = scratch / digest.hex
-    path.write_bytes(data)
-    port.upload_blob(path, str(digest), len(data), progress=lambda _: None)
+def _put_small(port: RegistryPort, files: Iterable[bytes], place: Path) -> None:
+    """Put small blobs, those that are not there; `place` is a directory for them on their way."""
+    blobs = {str(Digest.of(data)): data for data in files}
+    there = port.present_blobs({digest: len(data) for digest, data in blobs.items()})
+    with fs.temporary_directory(place, "record") as scratch:
+        for digest, data in blobs.items():
+            if digest not in there:
+                path = scratch / digest.removeprefix("sha256:")
+                path.write_bytes(data)
+                port.upload_blob(path, digest, len(data), progress=lambda _: None)
 
 
 def _media_type(body: bytes) -> str:

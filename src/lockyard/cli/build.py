@@ -1,5 +1,6 @@
 """`build` and `run`."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from lockyard.cli.wave import answer, image_line, image_value
 from lockyard.version import Version
 
 if TYPE_CHECKING:
+    from lockyard.app.ahead import EarlyUploads
     from lockyard.app.images import BuildResult
     from lockyard.app.publish import PublishResult
     from lockyard.app.wave import Build, Publish
@@ -47,6 +49,10 @@ def _build_args(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
 @_PLATFORM
 @click.option("--target-ecr-repo", "targets", multiple=True, metavar="R", help="Publish there when all tests passed.")
 @region_option
+@click.option(
+    "--upload-early/--no-upload-early", default=True, show_default=True,
+    help="Send finished layers while the rest is built and tested; no manifest refers to them before tests passed.",
+)  # fmt: skip
 @click.option("--skip-tests", is_flag=True, help="Run no image tests; what is published is marked untested.")
 @click.option("--force", is_flag=True, help="Solve again, even when there is a lock.")
 @click.option("--build-arg", "build_args", multiple=True, callback=_build_args, metavar="K=V", help="A build argument.")
@@ -82,6 +88,7 @@ def build(
     platforms: tuple[str, ...],
     targets: tuple[str, ...],
     region: str | None,
+    upload_early: bool,
     skip_tests: bool,
     force: bool,
     build_args: dict[str, str],
@@ -100,6 +107,9 @@ def build(
     directory on any machine; layers that did not change come from the cache. Without a lock the release is locked first.
     A reachable Docker daemon (DOCKER_HOST) gets the images too, as IMAGE:VERSION-TYPE; only layers that it lacks are sent.
     Prints TYPE PLATFORM DIGEST PATH, one image a line, then REPOSITORY@DIGEST TAG for what was published.
+
+    With targets, layers are sent as soon as they are finished. Nothing refers to them before all tests have passed, and what the
+    tests stop is never published.
 
     Several releases share what they fetch, build and send. One that fails is not published; the others finish, and the exit
     code is that of the first failure. --all-scheduled takes them from schedule.toml.
@@ -125,25 +135,31 @@ def build(
         raise click.UsageError("--image-refs is for what is published: add --target-ecr-repo")
     engines = EngineOptions(engine=engine, builder=builder, secrets=tuple(map(parse_secret, secrets)), no_cache=force)
 
+    uploads = _early_uploads(context, targets if upload_early else (), region=region)
+
     def make(workspace: "Workspace", version: Version, solve: bool) -> "BuildResult":
-        return build_release(
-            context.toolbox,
-            workspace,
-            version,
-            image_types=image_types,
-            platforms=platforms,
-            skip_tests=skip_tests,
-            force=solve,
-            build_args=build_args,
-            workers=workers,
-            load=not no_load,
-            package_dir=package_dir,
-            engines=engines,
-        )
+        during = uploads.during(workspace, version) if uploads else contextlib.nullcontext(lambda *_: None)
+        with during as finished:
+            return build_release(
+                context.toolbox,
+                workspace,
+                version,
+                image_types=image_types,
+                platforms=platforms,
+                skip_tests=skip_tests,
+                force=solve,
+                build_args=build_args,
+                workers=workers,
+                load=not no_load,
+                package_dir=package_dir,
+                engines=engines,
+                finished=finished,
+            )
 
     single = len(versions) == 1 and not all_scheduled
     publish = _publisher(
-        context, targets, image_types, skip_tests=skip_tests, region=region, image_refs=image_refs if single else None
+        context, targets, image_types, skip_tests=skip_tests, region=region, image_refs=image_refs if single else None,
+        uploads=uploads,
     ) if targets else None  # fmt: skip
     if not single:
         return _wave(
@@ -273,6 +289,15 @@ def _how_to_run(context: Context, result: "BuildResult") -> None:
     say.info(f"run it here: lockyard run {result.version} --image-type {image.image_type} -- python")
 
 
+def _early_uploads(context: Context, targets: tuple[str, ...], *, region: str | None) -> "EarlyUploads | None":
+    """Return what sends layers before they are published; loads the registry's modules."""
+    if not targets:
+        return None
+    from lockyard.app.ahead import EarlyUploads
+
+    return EarlyUploads(context.toolbox, context.workspace, targets, region=region)
+
+
 def _publisher(
     context: Context,
     targets: tuple[str, ...],
@@ -281,6 +306,7 @@ def _publisher(
     skip_tests: bool,
     region: str | None,
     image_refs: Path | None,
+    uploads: "EarlyUploads | None",
 ) -> "Publish":
     """Return what publishes a release to the targets and tells of it; loads the registry's modules."""
     from lockyard.app.publish import PublishRequest, publish_release
@@ -292,7 +318,9 @@ def _publisher(
 
     def publish(workspace: "Workspace", version: Version) -> "PublishResult":
         context.toolbox.log.step(f"publishing {version}")
-        result = publish_release(context.toolbox, workspace, version, request)
+        result = publish_release(
+            context.toolbox, workspace, version, request, ahead=uploads.sent(version) if uploads else None
+        )
         tell_published(context, result)
         return result
 

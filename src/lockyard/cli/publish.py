@@ -135,9 +135,11 @@ def tell_published(context: Context, result: "PublishResult") -> None:
             f"{human_size(plan.present_bytes)} are there already"
         )
         return
+    ahead = sum(item.report.sent_bytes for item in result.ahead.values())
+    early = f" ({human_size(ahead)} before the push)" if ahead else ""
     log.info(
-        f"sent {human_size(report.sent_bytes)} in {report.uploaded_blobs} blobs, "
-        f"mounted {human_size(report.mounted_bytes)}; {human_size(plan.present_bytes)} were there already"
+        f"sent {human_size(report.sent_bytes)} in {report.uploaded_blobs} blobs{early}, "
+        f"mounted {human_size(report.mounted_bytes)}; {human_size(sum(result.present_bytes.values()))} were there already"
     )
 
 

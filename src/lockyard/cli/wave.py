@@ -118,7 +118,7 @@ def _sum(outcomes: "Sequence[Outcome]") -> str:
 def _sent(published: "PublishResult | None") -> str:
     if published is None:
         return ""
-    there = human_size(published.plan.present_bytes)
+    there = human_size(sum(published.present_bytes.values()))
     if published.report is None:
         return f"would send {human_size(published.plan.upload_bytes)}; {there} are there"
     return f"sent {human_size(published.report.sent_bytes)}; {there} were there"

@@ -1,5 +1,7 @@
 """Package archives taken apart, effects: `.conda` and `.tar.bz2`, every member checked before it is written."""
 
+import hashlib
+import json
 import os
 import posixpath
 import shutil
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from lockyard.conda import digests
 from lockyard.errors import BuildError
 
 _CHUNK = 1 << 20
@@ -21,8 +24,8 @@ MAX_MEMBERS = 2_000_000
 _ZEROS = bytes(_CHUNK)
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Take a `.conda` or `.tar.bz2` package apart into the new directory `target`.
+def unpack(archive: Path, target: Path) -> dict[str, str]:
+    """Take a `.conda` or `.tar.bz2` package apart into the new directory `target`, and return what is recorded of its files.
 
     Modes are the archive's permission bits, whatever the umask; owners and times are not kept.
 
@@ -46,6 +49,7 @@ def unpack(archive: Path, target: Path) -> None:
     except _BAD_ARCHIVE as error:
         raise BuildError(f"the archive is damaged: {error}", hint="ask the channel's owner") from error
     out.check_links()
+    return out.recorded()
 
 
 def _unpack_conda(archive: Path, out: "_Unpacker") -> None:
@@ -68,6 +72,14 @@ def _unpack_conda(archive: Path, out: "_Unpacker") -> None:
                 raise BuildError(f"the archive is damaged: {names[0]}: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Digests:
+    """The digests of a file: as packages list it, and as it is recorded."""
+
+    sha256: str
+    recorded: str
+
+
 @dataclass
 class _Unpacker:
     """Writes members below `root` and refuses what could reach outside of it."""
@@ -75,7 +87,7 @@ class _Unpacker:
     root: Path
     limit: int
     free: int
-    files: set[str] = field(default_factory=set)
+    files: dict[str, _Digests] = field(default_factory=dict)
     links: set[str] = field(default_factory=set)
     members: int = 0
     size: int = 0
@@ -93,11 +105,9 @@ class _Unpacker:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._make_room(name, path)
             if member.isreg():
-                self._file(tar, member, path)
-                self.files.add(name)
+                self.files[name] = self._file(tar, member, path)
             elif member.islnk():
-                self._hard_link(member, path)
-                self.files.add(name)
+                self.files[name] = self._hard_link(member, path)
             elif member.issym():
                 self._symlink(member, name, path)
                 self.links.add(name)
@@ -126,6 +136,15 @@ class _Unpacker:
             if real != root and not real.startswith(f"{root}/"):
                 raise _hostile(name, "is a link that leads out of the package")
 
+    def recorded(self) -> dict[str, str]:
+        """Return what is recorded of the files that are what the package's own list says."""
+        try:
+            listed = json.loads((self.root / "info/paths.json").read_bytes())["paths"]
+            stated = {item["_path"]: item.get("sha256") for item in listed}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}  # an old package, or one that the build will refuse
+        return {name: own.recorded for name, own in self.files.items() if own.sha256 == stated.get(name)}
+
     def _name(self, text: str) -> str | None:
         parts = text.removeprefix("./").rstrip("/").split("/")
         if parts in (["."], [""]) and text in {".", "./"}:
@@ -144,20 +163,22 @@ class _Unpacker:
             path.unlink()
 
     @staticmethod
-    def _file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    def _file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> _Digests:
         source = tar.extractfile(member)
         if source is None:
             raise _hostile(member.name, "has no content")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o600), "wb") as out:
-            _copy_sparse(source, out)
+            found = _copy_sparse(source, out)
             os.fchmod(out.fileno(), (member.mode & 0o777) | 0o400)
+        return found
 
-    def _hard_link(self, member: tarfile.TarInfo, path: Path) -> None:
+    def _hard_link(self, member: tarfile.TarInfo, path: Path) -> _Digests:
         source = self._name(member.linkname)
         if source is None or source not in self.files:
             raise _hostile(member.name, f"is a hard link to {member.linkname!r:.200}, which is no file of the package")
         os.link(self.root / source, path, follow_symlinks=False)
+        return self.files[source]
 
     @staticmethod
     def _symlink(member: tarfile.TarInfo, name: str, path: Path) -> None:
@@ -171,11 +192,15 @@ def _hostile(name: str, what: str) -> BuildError:
     return BuildError(f"the archive is refused: {name!r:.300} {what}", hint="ask the channel's owner")
 
 
-def _copy_sparse(source: IO[bytes], out: IO[bytes]) -> None:
-    """Copy a stream to an empty file; whole chunks of zeros become holes."""
+def _copy_sparse(source: IO[bytes], out: IO[bytes]) -> _Digests:
+    """Copy a stream to an empty file and return its digests; whole chunks of zeros become holes."""
+    sha256, fast = hashlib.sha256(), digests.state()
     while chunk := source.read(_CHUNK):
+        sha256.update(chunk)
+        fast.update(chunk)
         if chunk == _ZEROS:
             out.seek(_CHUNK, os.SEEK_CUR)
         else:
             out.write(chunk)
     out.truncate()
+    return _Digests(sha256.hexdigest(), fast.hexdigest())

@@ -1,6 +1,6 @@
 """The package cache, effects: archives brought in, checked by hash, taken apart safely, kept as one step.
 
-`packages/v1/KIND/HEX/` holds `archive.conda` (or `archive.tar.bz2`), the extracted `files/` and `stamp.json`. It appears
+`packages/v1/KIND/HEX/` holds `archive.conda` (or `archive.tar.bz2`), the extracted `files/`, `digests.json` of them and `stamp.json`. It appears
 by one rename, so it is whole or not there; readers take no lock. `packages/v1/partial/` holds downloads under way, which
 a later run continues. Nothing of a package whose bytes are not those of the lock, or whose archive names a place outside
 of the package, is ever kept. The archive is hashed when it comes, and again when its size or time is not what it was then.
@@ -20,6 +20,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from lockyard import cachedir, fs, http
+from lockyard.conda import digests
 from lockyard.conda.archive import unpack
 from lockyard.conda.channels import parse_package_url, redact
 from lockyard.conda.lock import LockedPackage
@@ -171,10 +172,11 @@ class PackageCache:
         with fs.temporary_directory(entry.parent, entry.name) as stage:
             _link(part, stage / name)
             try:
-                unpack(stage / name, stage / "files")
+                known = unpack(stage / name, stage / "files")
             except BuildError as error:
                 part.unlink(missing_ok=True)
                 raise BuildError(f"{package.dist}: {error.message}", hint=error.hint, details=error.details) from error
+            (stage / digests.FILE_NAME).write_text(digests.to_json(known))
             disk = cachedir.size_of(stage)
             stamp = {
                 "schema": _SCHEMA, "dist": package.dist, "archive": _identity(stage / name), "disk": disk, **found

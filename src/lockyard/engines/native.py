@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from lockyard.conda.lock import LockedPackage
-from lockyard.engines.request import DEFAULT_PATH, BuildRequest, BuiltImage, BuiltLayer, CachedLayer, LayerCache
+from lockyard.engines.request import (
+    DEFAULT_PATH,
+    BuildRequest,
+    BuiltImage,
+    BuiltLayer,
+    CachedLayer,
+    Finished,
+    LayerCache,
+)
 from lockyard.errors import BuildError
 from lockyard.extracted import DirectoryReader
 from lockyard.oci.contents import Manifest, Outline, PackageReader, Python, read_manifest, resolve
@@ -35,11 +43,12 @@ _LAYERS_AT_ONCE = 4
 
 
 class NativeEngine:
-    """The `Engine` port without a daemon; `cache` keeps finished layers."""
+    """The `Engine` port without a daemon; `cache` keeps finished layers, `finished` hears of each as soon as it is there."""
 
-    def __init__(self, cache: LayerCache, log: Log) -> None:
+    def __init__(self, cache: LayerCache, log: Log, finished: Finished = lambda *_: None) -> None:
         self._cache = cache
         self._log = log
+        self._finished = finished
 
     def build(self, request: BuildRequest) -> BuiltImage:
         """Build one image.
@@ -51,7 +60,7 @@ class NativeEngine:
         """
         workers = max(1, request.workers)
         with ThreadPoolExecutor(workers, thread_name_prefix="deflate") as executor:
-            job = _Job(request, self._cache, self._log, executor)
+            job = _Job(request, self._cache, self._log, executor, self._finished)
             layers = job.environment()
             image = environment_image(request, [built.layer for built in layers])
             image, finished = job.finish(image)
@@ -70,7 +79,7 @@ class NativeEngine:
 
         """
         with ThreadPoolExecutor(max(1, request.workers), thread_name_prefix="deflate") as executor:
-            job = _Job(request, self._cache, self._log, executor, bare=True)
+            job = _Job(request, self._cache, self._log, executor, self._finished, bare=True)
             image, finished = job.finish(_with_path(request.base.image.with_created(request.created)))
         if len(image.layers) > MAX_LAYERS:
             raise BuildError(f"{len(image.layers)} layers are more than {MAX_LAYERS}")
@@ -79,13 +88,21 @@ class NativeEngine:
 
 class _Job:
     def __init__(
-        self, request: BuildRequest, cache: LayerCache, log: Log, executor: Executor, *, bare: bool = False
+        self,
+        request: BuildRequest,
+        cache: LayerCache,
+        log: Log,
+        executor: Executor,
+        finished: Finished,
+        *,
+        bare: bool = False,
     ) -> None:
         self.request = request
         self.bare = bare
         self.cache = cache
         self.log = log
         self.executor = executor
+        self.finished = finished
         self.compressor = compressor_id(request.compression)
         self.python = Python.of(request.packages)
         self.linker = Linker(request.prefix, *request.owner, self.python)
@@ -254,6 +271,7 @@ class _Job:
         self.log.detail(f"layer {name}: {'made' if made.rebuilt else 're-used'}, {made.layer.descriptor.size:,} bytes")
         with self._guard:
             self.blobs[made.layer.descriptor.digest] = made.path
+        self.finished(made.layer.descriptor, made.path)
         return BuiltLayer(name, made.layer, made.uncompressed, made.rebuilt, packages)
 
     def _with_parents(self, entries: Iterable[Entry]) -> Iterator[Entry]:

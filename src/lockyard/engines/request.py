@@ -10,12 +10,16 @@ from lockyard.oci.image import Image, Layer
 from lockyard.oci.layering import LayerPlan
 from lockyard.oci.linking import Module
 from lockyard.oci.tar import Compression, Entry, LayerBlob, Sink
-from lockyard.oci.values import Digest
+from lockyard.oci.values import Descriptor, Digest
 from lockyard.ports.solving import FetchedPackage
 from lockyard.tree import Tree
 from lockyard.version import Version
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+Finished = Callable[[Descriptor, Path], None]
+"""Hears of a finished layer: what it is, where its blob lies."""
 
 
 @dataclass(frozen=True, slots=True)

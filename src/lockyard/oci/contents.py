@@ -48,6 +48,9 @@ class PackageReader(Protocol):
     def readlink(self, path: str) -> bytes:
         """Return the target of a symbolic link."""
 
+    def recorded(self, path: str) -> str | None:
+        """Return the digest (`conda.digests`) of a file that had the SHA-256 of `paths.json` when the package was taken apart."""
+
 
 class PackagePath(NamedTuple):
     """One path of a package, as `paths.json` says (CEP 34), or as an old package's lists say.

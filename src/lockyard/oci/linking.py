@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lockyard.conda import digests
 from lockyard.conda.lock import LockedPackage
 from lockyard.errors import BuildError
 from lockyard.oci.contents import EntryPoint, Manifest, PackagePath, PackageReader, Python, damaged
@@ -167,7 +168,7 @@ class Linker:
             return _Linked(self._regular(place, data, stat.mode, mtime), record)
         size = record["size_in_bytes"] = stat.size if item.size is None else item.size
         if data is not None:
-            _check(package, item, record, _sha256(data), len(data))
+            _Check(package, item, reader).whole(data, record)
             return _Linked(self._regular(place, data, stat.mode, mtime), record)
         chunks = functools.partial(_verified, package, item, reader, record)
         entry = Entry(self._path(place), "file", stat.mode, self.uid, self.gid, mtime, size, chunks=chunks)
@@ -177,7 +178,7 @@ class Linker:
         if data is None:
             data = b"".join(_verified(package, item, reader, {}))
         else:
-            _check(package, item, {}, _sha256(data), len(data))
+            _Check(package, item, reader).whole(data, {})
         replace = replace_text if item.file_mode == "text" else replace_binary
         try:
             return replace(data, item.placeholder or "", self.prefix)
@@ -185,27 +186,42 @@ class Linker:
             raise BuildError(f"{package.dist}: {item.source}: {error.message}", hint=error.hint) from error
 
 
+class _Check:
+    """Checks the bytes of a file by what is recorded of it, else by `paths.json`; where that says nothing, finds the SHA-256."""
+
+    def __init__(self, package: LockedPackage, item: PackagePath, reader: PackageReader) -> None:
+        self.package = package
+        self.item = item
+        own = reader.recorded(item.source) if item.sha256 is not None else None
+        self.state = hashlib.sha256 if own is None else digests.state
+        self.expected = item.sha256 if own is None else own
+
+    def whole(self, data: bytes, record: dict[str, Any]) -> None:
+        self.end(self.state(data).hexdigest(), len(data), record)
+
+    def end(self, found: str, size: int, record: dict[str, Any]) -> None:
+        item = self.item
+        if self.expected is not None and found != self.expected:
+            kind = "sha256" if self.expected == item.sha256 else "blake3"
+            raise damaged(self.package, item.source, f"has {kind} {found}, not {self.expected}")
+        if item.size is not None and size != item.size:
+            raise damaged(self.package, item.source, f"has {size} bytes, not {item.size}")
+        if item.sha256 is None:
+            record["sha256_in_prefix"] = found
+
+
 def _verified(
     package: LockedPackage, item: PackagePath, reader: PackageReader, record: dict[str, Any]
 ) -> Iterator[bytes]:
-    """Give the bytes of a file; raise at the end when they are not those of `paths.json`."""
-    state = hashlib.sha256()
+    """Give the bytes of a file; raise at the end when they are not those of the package."""
+    check = _Check(package, item, reader)
+    state = check.state()
     size = 0
     for chunk in reader.chunks(item.source):
         state.update(chunk)
         size += len(chunk)
         yield chunk
-    _check(package, item, record, state.hexdigest(), size)
-
-
-def _check(package: LockedPackage, item: PackagePath, record: dict[str, Any], sha256: str, size: int) -> None:
-    """Check what was read of a file against `paths.json`; where that says no hash, the record does."""
-    if item.sha256 is not None and sha256 != item.sha256:
-        raise damaged(package, item.source, f"has sha256 {sha256}, not {item.sha256}")
-    if item.size is not None and size != item.size:
-        raise damaged(package, item.source, f"has {size} bytes, not {item.size}")
-    if item.sha256 is None:
-        record["sha256_in_prefix"] = sha256
+    check.end(state.hexdigest(), size, record)
 
 
 def _source_times(manifest: Manifest, reader: PackageReader) -> dict[str, int]:

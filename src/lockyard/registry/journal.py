@@ -1,7 +1,8 @@
-"""The journal of a push, effects: one JSON object a line, appended and synced, so that a killed push can go on.
+"""The journal of a push, effects: one JSON object a line, appended, so that a killed push can go on.
 
 It remembers where begun uploads go on. What a registry *has* is asked of the registry: the journal is never believed about
-that, so an old or damaged one costs bytes at most. It may hold upload addresses and is readable by its owner only.
+that, so an old or damaged one costs bytes at most. Therefore it is not synchronised to the disk either, which would wait for the
+gigabytes of layers that a build has just written: a kill loses nothing, a crash of the machine bytes. It may hold upload addresses and is readable by its owner only.
 """
 
 import contextlib
@@ -56,9 +57,8 @@ class Journal:
 
     def _append(self, line: dict[str, Any]) -> None:
         with self._guard:
-            # One write, then one sync: what is torn by a kill is the last line only.
+            # One write: what is torn by a kill is the last line only.
             os.write(self._handle, json.dumps(line, sort_keys=True).encode() + b"\n")
-            os.fsync(self._handle)
             self._remember(line)
 
     def _remember(self, line: dict[str, Any]) -> None:

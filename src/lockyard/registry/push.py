@@ -5,50 +5,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from lockyard.errors import LockyardError, RegistryError
 from lockyard.oci.values import Digest
 from lockyard.ports import Log
-from lockyard.ports.registry import RegistryPort, UploadSession
+from lockyard.ports.registry import RegistryPort
 from lockyard.registry.plan import PushPlan, PutManifest, PutTag, SendBlob, Stage, StageKind
+from lockyard.registry.sending import WORKERS, Memory, PushReport, StoppedError, send_blob
 
-WORKERS = 4
-"""Blobs that travel at a time to one registry."""
 _KINDS: tuple[StageKind, ...] = ("blobs", "manifests", "exact tags", "floating tags")
-
-
-class Memory(Protocol):
-    """What a push remembers for the next run; `registry.journal` is the real one."""
-
-    def session(self, repository: str, digest: str) -> UploadSession | None:
-        """Return where the upload of a blob goes on."""
-
-    def note_session(self, repository: str, digest: str, session: UploadSession) -> None:
-        """Remember where an upload goes on."""
-
-    def note_done(self, repository: str, digest: str) -> None:
-        """Remember that a blob is finished."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PushReport:
-    """What a push did; `sent_bytes` counts blob bytes that went out, those of failed tries too."""
-
-    sent_bytes: int = 0
-    mounted_bytes: int = 0
-    uploaded_blobs: int = 0
-    mounted_blobs: int = 0
-    refused_mounts: int = 0
-
-    def __add__(self, other: "PushReport") -> "PushReport":
-        return PushReport(
-            sent_bytes=self.sent_bytes + other.sent_bytes,
-            mounted_bytes=self.mounted_bytes + other.mounted_bytes,
-            uploaded_blobs=self.uploaded_blobs + other.uploaded_blobs,
-            mounted_blobs=self.mounted_blobs + other.mounted_blobs,
-            refused_mounts=self.refused_mounts + other.refused_mounts,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +27,6 @@ class PushOutcome:
     def total(self) -> PushReport:
         """The sum of all repositories."""
         return sum(self.reports.values(), PushReport())
-
-
-class _StoppedError(RegistryError):
-    """An upload that ended because another one had failed."""
 
 
 class _Run:
@@ -139,7 +100,7 @@ class _Run:
 
     def _send(self, effect: SendBlob) -> None:
         self._check_stop()
-        report = _send_blob(effect, self.ports[effect.repository], self.memory, self.log, self._progress)
+        report = send_blob(effect, self.ports[effect.repository], self.memory, self.log, self._progress)
         with self._guard:
             self.reports[effect.repository] = self.reports.get(effect.repository, PushReport()) + report
             self._done[effect.repository, "blobs"] += 1
@@ -150,7 +111,7 @@ class _Run:
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
-            raise _StoppedError("stopped, because another upload failed")
+            raise StoppedError("stopped, because another upload failed")
 
     def _note(self, stage: Stage) -> None:
         with self._guard:
@@ -205,7 +166,7 @@ def _beside(function: Callable[..., None], items: Iterable[object], workers: int
             # An interrupt, too, ends the uploads that run; how far they are is in the journal.
             stop()
             pool.shutdown(wait=True, cancel_futures=True)
-            if isinstance(error, _StoppedError):
+            if isinstance(error, StoppedError):
                 _raise_reason(futures)
             raise
 
@@ -214,34 +175,8 @@ def _raise_reason(futures: Iterable["concurrent.futures.Future[None]"]) -> None:
     """Raise why the others were stopped, when one of `futures` knows."""
     for future in futures:
         reason = None if future.cancelled() else future.exception()
-        if reason is not None and not isinstance(reason, _StoppedError):
+        if reason is not None and not isinstance(reason, StoppedError):
             raise reason
-
-
-def _send_blob(
-    effect: SendBlob, port: RegistryPort, memory: Memory, log: Log, progress: Callable[[int], None]
-) -> PushReport:
-    blob, repository = effect.blob, effect.repository
-    report = PushReport()
-    session = None
-    if effect.source is not None:
-        session = port.mount_blob(blob.digest, effect.source)
-        if session is None:
-            memory.note_done(repository, blob.digest)
-            return PushReport(mounted_blobs=1, mounted_bytes=blob.size)
-        log.detail(f"{repository}: {blob.descriptor.digest.short} is not mounted from {effect.source}, so it is sent")
-        report = PushReport(refused_mounts=1)
-    begun = memory.session(repository, blob.digest)
-    sent = port.upload_blob(
-        blob.source,
-        blob.digest,
-        blob.size,
-        progress=progress,
-        session=begun or session,
-        on_session=lambda now: memory.note_session(repository, blob.digest, now),
-    )
-    memory.note_done(repository, blob.digest)
-    return report + PushReport(uploaded_blobs=1, sent_bytes=sent)
 
 
 def _put_tag(effect: PutTag, port: RegistryPort, *, exact: bool) -> None:

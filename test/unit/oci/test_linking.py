@@ -2,14 +2,17 @@
 
 import json
 import marshal
+import shutil
 import socket
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from lockyard import extracted
+from lockyard.conda import digests
 from lockyard.errors import BuildError, HashMismatchError
-from lockyard.extracted import DirectoryReader
+from lockyard.extracted import CHUNK, DirectoryReader
 from lockyard.oci.contents import Manifest, Outline, Python, read_manifest, resolve
 from lockyard.oci.linking import Linker
 from lockyard.oci.tar import EPOCH, Entry
@@ -76,22 +79,56 @@ def test_small_files_are_read_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         reader.load("/four")
 
 
+def record(place: Path, path: str, data: bytes) -> None:
+    """Record the digest of a file beside the package."""
+    (place / digests.FILE_NAME).write_text(digests.to_json({path: blake3(data).hexdigest()}))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize(("old", "new"), [(b"true", b"fals"), (b"true", b"true!"), (b"true", b"")])
-def test_a_tampered_file_is_named_with_its_package(old: bytes, new: bytes, tmp_path: Path) -> None:
-    package = Package("a", files={"share/x": Node(old)})
+def test_a_tampered_file_is_named_with_its_package(
+    old: bytes, new: bytes, large: bool, recorded: bool, tmp_path: Path
+) -> None:
+    more = bytes(CHUNK) if large else b""
+    package = Package("a", files={"share/x": Node(old + more)})
     found, reader = manifest(package, tmp_path)
-    (tmp_path / package.dist / "share/x").write_bytes(new)
+    if recorded:
+        record(tmp_path, "share/x", old + more)
+    (tmp_path / package.dist / "share/x").write_bytes(new + more)
     with pytest.raises(HashMismatchError, match=r"package a-1\.0-0 in the cache is damaged: share/x"):
         [list(entry.chunks()) for entry in Linker("/opt/conda").entries(found, {}, reader)]
 
 
+@pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("prefix", [None, "text", "binary"])
-def test_a_tampered_file_with_a_placeholder_is_named(prefix: str | None, tmp_path: Path) -> None:
+def test_a_tampered_file_with_a_placeholder_is_named(prefix: str | None, recorded: bool, tmp_path: Path) -> None:
     package = Package("a", files={"share/x": Node(PLACEHOLDER.encode(), prefix=prefix)})
     found, reader = manifest(package, tmp_path)
+    if recorded:
+        record(tmp_path, "share/x", PLACEHOLDER.encode())
     (tmp_path / package.dist / "share/x").write_bytes(PLACEHOLDER[:-1].encode() + b"#")
     with pytest.raises(HashMismatchError, match="share/x"):
         [list(entry.chunks()) for entry in Linker("/opt/conda").entries(found, {}, reader)]
+
+
+@pytest.mark.parametrize("data", [b"x", bytes(CHUNK + 1)])
+def test_what_is_recorded_is_what_is_checked_and_changes_no_byte(data: bytes, tmp_path: Path) -> None:
+    package = Package("a", files={"share/x": Node(data)})
+    linker = Linker("/opt/conda")
+
+    def written() -> list[bytes]:
+        found, reader = manifest(package, tmp_path)
+        return [b"".join(entry.chunks()) for entry in linker.entries(found, {}, reader)]
+
+    plain = written()
+    record(tmp_path, "share/x", data)
+    shutil.rmtree(tmp_path / package.dist)
+    assert written() == plain
+    record(tmp_path, "share/x", b"another")
+    shutil.rmtree(tmp_path / package.dist)
+    with pytest.raises(HashMismatchError, match="share/x has blake3"):
+        written()
 
 
 def test_a_missing_file_and_a_link_in_its_place_are_damage(tmp_path: Path) -> None:
