@@ -55,9 +55,21 @@ class EarlyUploads:
                 if ahead is not None:
                     ahead.offer(Blob(layer, path))
 
-            yield finished
+            try:
+                yield finished
+            except BaseException:
+                self._tell(ahead)
+                raise
         if ahead is not None:
             self._sent[version] = ahead.sent
+
+    def _tell(self, ahead: Ahead | None) -> None:
+        """Say what repositories got of a release that is not published."""
+        for repository, sent in ahead.sent.items() if ahead is not None else ():
+            if sent.blobs:
+                self._toolbox.log.info(
+                    f"{repository} has got {len(sent.blobs)} layers by now; no manifest refers to them, nothing is published"
+                )
 
 
 def _open(
@@ -78,5 +90,7 @@ def _open(
             Destination(place.name, place.port, offers.get(registry or "", {})) for registry, place in first.items()
         ]
         ahead = opened.enter_context(sending(destinations, memory=journal, log=toolbox.log))
+        names = ", ".join(item.repository for item in destinations)
+        toolbox.log.info(f"finished layers go to {names} while the rest is built and tested")
         stack.push(opened.pop_all())
     return ahead

@@ -17,6 +17,7 @@ from lockyard.ports import Toolbox
 from lockyard.registry.journal import open_journal
 from lockyard.registry.plan import Present, PushImage, PushPlan, PutTag, Target, plan_push
 from lockyard.registry.push import PushOutcome, run_push
+from lockyard.reports.text import counted
 from lockyard.version import Version
 
 Aim = Callable[[Place], Target]
@@ -102,9 +103,9 @@ def pushed_images(
     """
     ports = {place.name: place.port for place in places}
     with open_journal(journal) as memory:
-        resumed = len(memory.finished) - ahead
+        resumed = sum(repository in ports for repository, _ in memory.finished) - ahead
         if resumed:
-            toolbox.log.info(f"an interrupted push had finished {resumed} blobs already")
+            toolbox.log.info(f"an interrupted run had finished {counted(resumed, 'blob')} already")
         outcome = run_push(planned.plan, ports, memory=memory, log=toolbox.log, may_float=_Floating(places, aim))
         for effect in outcome.kept_back:
             toolbox.log.warning(f"{effect.repository}:{effect.tag} stays: a newer release was published meanwhile")
