@@ -454,6 +454,15 @@ def test_digests_are_recorded_of_what_the_package_lists(place: Place, tmp_path: 
     assert digests.from_json(digests.to_json(found).encode()) == found
 
 
+@pytest.mark.parametrize(
+    "text", [b"{", b"[]", b'{"paths": [1]}', b'{"paths": [{"_path": []}]}', b"[" * 99_999, b"\xff"]
+)
+def test_of_a_package_with_a_malformed_list_nothing_is_recorded(text: bytes, tmp_path: Path) -> None:
+    package = conda(tar(member("bin/a", b"a")), tar(member("info/paths.json", text)))
+    (tmp_path / "a-1-0.conda").write_bytes(package)
+    assert unpack(tmp_path / "a-1-0.conda", tmp_path / "out") == {}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"schema": 2, "blake3": {"a": "b"}}', '{"schema": 1}', "{"])
 def test_digests_of_another_kind_are_none(text: str) -> None:
     assert digests.from_json(text.encode()) == {}

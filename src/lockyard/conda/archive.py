@@ -141,7 +141,7 @@ class _Unpacker:
         try:
             listed = json.loads((self.root / "info/paths.json").read_bytes())["paths"]
             stated = {item["_path"]: item.get("sha256") for item in listed}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}  # an old package, or one that the build will refuse
         return {name: own.recorded for name, own in self.files.items() if own.sha256 == stated.get(name)}
 
