@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import pydantic
 
 from lockyard.errors import ConfigError
+from lockyard.oci.tar import Compression
 from lockyard.oci.values import Reference
 from lockyard.strict import Model, parse_toml, validate
 from lockyard.suggest import nearest
@@ -102,7 +103,7 @@ class Variant(OwnSettings):
     args: dict[str, str | EnvironmentArg] = pydantic.Field(default_factory=dict)
     pytest_flags: tuple[str, ...] = pydantic.Field(default=(), alias="pytest-flags")
     tag: str | None = None
-    compression: Literal["gzip", "zstd"] = "gzip"
+    compression: Compression = "gzip"
     platform: dict[Platform, PlatformOverride] = pydantic.Field(default_factory=dict)
 
     @pydantic.field_validator("base")

@@ -43,6 +43,12 @@ def test_line() -> None:
             'bass = "scratch"',
             r"variants.toml:9: unknown key 'variants.gpu.bass'; did you mean 'base'\?",
         ),
+        ('base = "scratch"', 'compression = "zstd:0"', r"variants.toml:9: variants.gpu.compression: .*'zstd:9'"),
+        (
+            'base = "scratch"',
+            'compression = "gzip:1"',
+            r"variants.toml:9: variants.gpu.compression: Input should be 'gzip'",
+        ),
         ("schema = 1", "schema = 2", "schema 2 is newer"),
         ('"linux-64", ', '"Linux", ', "variants.toml:10: .*not a conda subdir"),
         ('"oci:bases/arm"', "3", "variants.toml:12"),
@@ -62,6 +68,12 @@ def test_line_refused(old: str, new: str, message: str) -> None:
 def test_what_is_no_toml_says_where(text: str, line: str) -> None:
     with pytest.raises(ConfigError, match=rf"^v\.toml{line}: this is no TOML: [A-Z]"):
         parse_line(text, source="v.toml")
+
+
+def test_zstd_may_have_a_level() -> None:
+    assert parse_line(LINE, source="v").variant("gpu").compression == "gzip"
+    text = LINE.replace('base = "scratch"', 'compression = "zstd:1"')
+    assert parse_line(text, source="v").variant("gpu").compression == "zstd:1"
 
 
 def test_unknown_type_suggests() -> None:

@@ -20,7 +20,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 from lockyard.errors import BuildError
 from lockyard.oci.values import Digest, MediaType
 
-Compression = Literal["gzip", "zstd"]
+Compression = Literal[
+    "gzip", "zstd", "zstd:1", "zstd:2", "zstd:3", "zstd:4", "zstd:5", "zstd:6", "zstd:7", "zstd:8", "zstd:9"
+]  # fmt: skip
+"""The kind of a layer's compression; zstd may have a level, else it is `ZSTD_LEVEL`. Higher ones want more memory than builds promise."""
 EPOCH = 315532800
 """1980-01-01T00:00:00Z, the time of every file that has no better one: the earliest that a zip file can hold."""
 GZIP_LEVEL = 4
@@ -81,13 +84,17 @@ class Compressor(Protocol):
 
 def compressor_id(compression: Compression) -> str:
     """Return name, version and level of the compressor: a part of every cache key."""
-    if compression == "zstd":
+    if compression != "gzip":
         import zstandard
 
-        return f"zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))} level {ZSTD_LEVEL} jobs {ZSTD_JOB}"
+        return f"zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))} level {_zstd_level(compression)} jobs {ZSTD_JOB}"
     from zlib_ng import zlib_ng
 
     return f"zlib-ng {zlib_ng.ZLIBNG_VERSION} level {GZIP_LEVEL} blocks {BLOCK}"
+
+
+def _zstd_level(compression: Compression) -> int:
+    return int(compression.partition(":")[2] or ZSTD_LEVEL)
 
 
 def write_layer(
@@ -124,7 +131,7 @@ def _write(
     plain = _Hashed(compressor.write)
     feed(plain.write)
     compressor.close()
-    media_type = MediaType.LAYER_ZSTD if compression == "zstd" else MediaType.LAYER_GZIP
+    media_type = MediaType.LAYER_GZIP if compression == "gzip" else MediaType.LAYER_ZSTD
     return LayerBlob(media_type, out.digest, out.size, plain.digest, plain.size)
 
 
@@ -282,7 +289,9 @@ class _Hashed:
 
 def open_compressor(compression: Compression, sink: Sink, executor: Executor, threads: int) -> Compressor:
     """Return a compressor that writes to `sink`."""
-    return GzipBlocks(sink, executor, threads) if compression == "gzip" else ZstdStream(sink, threads)
+    if compression == "gzip":
+        return GzipBlocks(sink, executor, threads)
+    return ZstdStream(sink, threads, _zstd_level(compression))
 
 
 class GzipBlocks:
@@ -346,13 +355,13 @@ def _deflate(block: Buffer, *, last: bool = False) -> bytes:
 class ZstdStream:
     """One zstd frame, written by one or two threads."""
 
-    def __init__(self, sink: Sink, threads: int) -> None:
+    def __init__(self, sink: Sink, threads: int, level: int = ZSTD_LEVEL) -> None:
         import zstandard
 
         # One and two threads give the same bytes, more do too, but 0 ("as many as there are") does not.
         # Several layers are made at a time, so one is mostly enough; each wants some 20 MB.
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            ZSTD_LEVEL, threads=max(1, min(threads // 4, 2)), job_size=ZSTD_JOB
+            level, threads=max(1, min(threads // 4, 2)), job_size=ZSTD_JOB
         )
         self._sink = sink
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()

@@ -91,13 +91,21 @@ def layer(compression: Compression, threads: int) -> tuple[bytes, LayerBlob]:
     return out.getvalue(), blob
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "zstd:1", "zstd:9"])
 def test_bytes_do_not_depend_on_threads(compression: Compression) -> None:
     results = [layer(compression, threads) for threads in (1, 2, 8)]
     assert results[0] == results[1] == results[2]
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_level_is_part_of_the_key_and_the_default_one_may_be_written() -> None:
+    names: list[Compression] = ["zstd:1", "zstd", "zstd:9"]
+    assert len({compressor_id(name) for name in names}) == 3
+    assert len({layer(name, 2)[0] for name in names}) == 3
+    assert compressor_id("zstd:3") == compressor_id("zstd")
+    assert layer("zstd:3", 2) == layer("zstd", 2)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "zstd:1"])
 def test_a_layer_is_what_its_description_says(compression: Compression) -> None:
     data, blob = layer(compression, 2)
     plain = (
