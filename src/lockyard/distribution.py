@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import pydantic
 
 from lockyard.errors import ConfigError
-from lockyard.oci.tar import Compression
-from lockyard.oci.values import Reference
+from lockyard.oci.values import Compression, Reference
 from lockyard.strict import Model, parse_toml, validate
 from lockyard.suggest import nearest
 from lockyard.tree import check_relative

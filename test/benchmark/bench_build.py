@@ -23,7 +23,8 @@ import pytest
 
 from lockyard.engines.daemon import open_daemon
 from lockyard.oci.layout import read_layout
-from lockyard.oci.tar import BLOCK, Compression
+from lockyard.oci.tar import BLOCK
+from lockyard.oci.values import Compression
 from lockyard.unpack import decompressed
 from support.bases import open_base
 from support.bench import ROOT, Command, Timing, measure, report

@@ -1,7 +1,7 @@
 """Bases in a registry: pulled, cached, resumed, refused; `pin-bases` on a distribution on disk."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,10 @@ from lockyard.registry.wire import Credential
 from support.bases import open_base
 from support.effects import WAITLESS, GivenCredentials, RecordingLog
 from support.images import make_image
-from support.registry_server import RegistryServer, running_registry
+from support.registry_server import RegistryServer
 
 NAME = "os/base"
 SIZES = (300_000, 2_000_000)
-
-
-@pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with running_registry() as registry:
-        yield registry
 
 
 def opener(credentials: GivenCredentials | None = None) -> Callable[[str], RegistryPort]:

@@ -19,8 +19,7 @@ from lockyard.cli.root import make_toolbox, run
 from lockyard.errors import BuildError, ConfigError, HashMismatchError, ImageTestError, LockyardError, StaleLockError
 from lockyard.oci.image import Image
 from lockyard.oci.layout import read_layout
-from lockyard.oci.tar import Compression
-from lockyard.oci.values import Digest
+from lockyard.oci.values import Compression, Digest
 from lockyard.ports import Log, Toolbox
 from lockyard.ports.containers import Loaded
 from lockyard.version import Version

@@ -10,9 +10,10 @@ import click
 import pytest
 
 from lockyard.cli import root as cli
-from lockyard.cli.output import ConsoleLog, human_size, redact
+from lockyard.cli.output import ConsoleLog, redact
 from lockyard.errors import ConfigError, LockyardError
 from lockyard.ports import Log, Toolbox
+from lockyard.reports.text import human_size
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[int, str, str]]

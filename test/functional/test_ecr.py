@@ -17,7 +17,7 @@ from support.built import add_release, make_distribution
 from support.effects import WAITLESS, RecordingLog
 from support.fake_ecr import ACCOUNT, HOST, LEAST_PART, REGION, FakeEcr, running_ecr
 from support.images import push_image
-from support.registry_server import RegistryServer, running_registry
+from support.registry_server import RegistryServer
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -35,12 +35,6 @@ class Time:
 @pytest.fixture
 def time() -> Time:
     return Time()
-
-
-@pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with running_registry() as registry:
-        yield registry
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from lockyard.ports.registry import RegistryPort
 from lockyard.pyrelease.runtimes import Runtime
 from lockyard.registry.directory import OciDirectory
 from support.labimages import Lab, make_lab, write_base
-from support.registry_server import RegistryServer, running_registry
+from support.registry_server import RegistryServer
 
 Call = Callable[..., tuple[int, str, str]]
 KINDS = {"all": "", "client": "-client", "client-gpu": "-client-cuda12.9"}
@@ -338,12 +338,6 @@ class Deadly:
             return found(*args, **options)
 
         return call
-
-
-@pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with running_registry() as registry:
-        yield registry
 
 
 def test_killed_before_every_write_and_resumed(lab: Lab, call: Call, server: RegistryServer, tmp_path: Path) -> None:

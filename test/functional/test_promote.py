@@ -1,7 +1,7 @@
 """A tested pre-release becomes the final version: the same layers, three fields, the record carries over."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lockyard.oci.image import Image
 from lockyard.oci.layout import read_layout
 from lockyard.oci.promotion import FIELDS, content_digest, differences
 from support.built import add_release, make_distribution
-from support.registry_server import RegistryServer, running_registry
+from support.registry_server import RegistryServer
 
 Call = Callable[..., tuple[int, str, str]]
 BETA = "1.4.2-beta.1"
@@ -21,12 +21,6 @@ EXPLICIT = """# platform: linux-64
 https://conda.anaconda.org/conda-forge/linux-64/python-3.12.0-h_0.conda#0123456789abcdef0123456789abcdef
 """
 DIRECTORY = "build_artifacts/v1/v1.4/v1.4.2"
-
-
-@pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with running_registry() as registry:
-        yield registry
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """`push` in a distribution on disk: what is published, recorded and refused, and that a refusal publishes nothing."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,9 @@ from lockyard.registry.directory import OciDirectory
 from lockyard.registry.journal import open_journal
 from lockyard.version import Version, release_dir
 from support.built import add_release, make_distribution, write_tests
-from support.registry_server import RegistryServer, running_registry
+from support.registry_server import RegistryServer
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with running_registry() as registry:
-        yield registry
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,6 @@ NAMES = ("team/first", "team/second", "team/third")
 
 class Killed(BaseException):
     """What kill -9 looks like from inside: nothing catches it."""
-
-
-@pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with running_registry() as registry:
-        yield registry
 
 
 @pytest.fixture

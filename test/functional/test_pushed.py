@@ -22,7 +22,7 @@ from lockyard.oci.layout import read_layout
 from lockyard.ports import Log, Toolbox
 from lockyard.ports.containers import RunRequest, RunResult
 from support.built import add_release, make_distribution
-from support.registry_server import Fault, RegistryServer, running_registry
+from support.registry_server import Fault, RegistryServer
 
 HOST = host_platform(machine_platform.machine())
 OTHER = "linux-aarch64" if HOST != "linux-aarch64" else "linux-64"
@@ -64,12 +64,6 @@ class Machine:
         code = run(["--root", str(self.root), *args], environ=environ, make=make)
         out, err = self.capsys.readouterr()
         return code, out, " ".join(err.split())
-
-
-@pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with running_registry() as registry:
-        yield registry
 
 
 @pytest.fixture

@@ -21,12 +21,6 @@ BIG = 3 * CHUNK + 777
 GOOD = Credential("user", "correct-horse")
 
 
-@pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with running_registry() as registry:
-        yield registry
-
-
 @contextlib.contextmanager
 def client_of(
     server: RegistryServer,

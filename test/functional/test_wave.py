@@ -15,7 +15,7 @@ from lockyard.ports.containers import RunRequest, RunResult
 from lockyard.registry.directory import OciDirectory
 from support.built import add_release, make_distribution
 from support.channel import package, write_channel, write_distribution
-from support.registry_server import RegistryServer, running_registry
+from support.registry_server import RegistryServer
 
 Call = Callable[..., tuple[int, str, str]]
 JUNIT = '<testsuites><testsuite><testcase classname="test_x" name="one">%s</testcase></testsuite></testsuites>'
@@ -43,12 +43,6 @@ class Sandbox:
 @pytest.fixture
 def sandbox() -> Sandbox:
     return Sandbox()
-
-
-@pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with running_registry() as registry:
-        yield registry
 
 
 @pytest.fixture

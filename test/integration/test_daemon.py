@@ -13,8 +13,8 @@ import pytest
 from lockyard.engines.daemon import DockerDaemon, open_daemon
 from lockyard.errors import BuildError
 from lockyard.oci.image import Image, Layer, empty_image, oci_platform
-from lockyard.oci.tar import Compression, Entry, write_layer
-from lockyard.oci.values import Descriptor, Digest
+from lockyard.oci.tar import Entry, write_layer
+from lockyard.oci.values import Compression, Descriptor, Digest
 from support.effects import RecordingLog
 from support.require import need
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from lockyard.conda.archive import unpack
 from lockyard.oci.image import Layer
-from lockyard.oci.tar import Compression, Entry, write_layer
-from lockyard.oci.values import Descriptor
+from lockyard.oci.tar import Entry, write_layer
+from lockyard.oci.values import Compression, Descriptor
 
 
 @dataclass(frozen=True)

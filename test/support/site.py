@@ -11,7 +11,7 @@ from lockyard.app.images import BuildResult
 from lockyard.app.workspace import Workspace, open_workspace
 from lockyard.conda.formats import write_lock_json
 from lockyard.conda.lock import Lock
-from lockyard.oci.tar import Compression
+from lockyard.oci.values import Compression
 from lockyard.ports import Clock, Toolbox
 from lockyard.ports.containers import BaseSandbox, RunRequest, RunResult
 from lockyard.version import Version
@@ -89,12 +89,16 @@ class Site:
             registry=absent,
         )  # fmt: skip
 
-    def lock(self, packages: Mapping[str, tuple[Package, ...]], platform: str = "linux-64", **fields: str) -> None:
+    def lock(
+        self, packages: Mapping[str, tuple[Package, ...]], platform: str = "linux-64", input_hash: str = ""
+    ) -> None:
         for name, items in packages.items():
             locked = tuple(replace(item.locked(), size=len(item.files) * 1000) for item in items)
             if platform != "linux-64":
                 locked = tuple(replace(item, subdir="noarch") for item in locked)
-            lock = Lock(image_type=name, platforms={platform: locked}, channels=("file:channel",), **fields)  # type: ignore[arg-type]  # texts
+            lock = Lock(
+                image_type=name, platforms={platform: locked}, channels=("file:channel",), input_hash=input_hash
+            )
             (self.root / RELEASE / f"{name}.lock.json").write_text(write_lock_json(lock))
 
     def build(self, **options: Any) -> BuildResult:

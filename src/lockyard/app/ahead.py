@@ -20,7 +20,7 @@ from lockyard.version import Version
 
 
 class EarlyUploads:
-    """What one command sends before it publishes: `targets` are as `--target-ecr-repo` names them.
+    """What one command sends before it publishes: `targets` are as `--target-ecr-repo` names them, `wanted` is whether it does.
 
     Raises:
         ConfigError: a target is malformed or unknown.
@@ -28,12 +28,11 @@ class EarlyUploads:
     """
 
     def __init__(
-        self, toolbox: Toolbox, workspace: Workspace, targets: Sequence[str], *, region: str | None = None
+        self, toolbox: Toolbox, workspace: Workspace, targets: Sequence[str], *, region: str | None, wanted: bool
     ) -> None:
         self._toolbox = toolbox
-        self._repositories = [
-            item for item in resolve(workspace, targets, region=region) if not item.uri.startswith(OCI)
-        ]
+        repositories = resolve(workspace, targets, region=region)
+        self._repositories = [item for item in repositories if wanted and not item.uri.startswith(OCI)]
         self._sent: dict[Version, Mapping[str, SentAhead]] = {}
 
     def sent(self, version: Version) -> Mapping[str, SentAhead]:
@@ -47,7 +46,7 @@ class EarlyUploads:
             ahead = None
             if self._repositories:
                 try:
-                    ahead = _open(stack, self._toolbox, workspace, version, self._repositories)
+                    ahead = stack.enter_context(_sending(self._toolbox, workspace, version, self._repositories))
                 except LockyardError as error:
                     self._toolbox.log.detail(f"no layer is sent before the push: {error}")
 
@@ -55,42 +54,27 @@ class EarlyUploads:
                 if ahead is not None:
                     ahead.offer(Blob(layer, path))
 
-            try:
-                yield finished
-            except BaseException:
-                self._tell(ahead)
-                raise
+            yield finished
         if ahead is not None:
             self._sent[version] = ahead.sent
 
-    def _tell(self, ahead: Ahead | None) -> None:
-        """Say what repositories got of a release that is not published."""
-        for repository, sent in ahead.sent.items() if ahead is not None else ():
-            if sent.blobs:
-                self._toolbox.log.info(
-                    f"{repository} has got {len(sent.blobs)} layers by now; no manifest refers to them, nothing is published"
-                )
 
-
-def _open(
-    stack: contextlib.ExitStack,
-    toolbox: Toolbox,
-    workspace: Workspace,
-    version: Version,
-    repositories: Sequence[Repository],
-) -> Ahead:
-    """Open what sends layers until `stack` ends. Of the repositories of one registry the first gets them: the others will mount them."""
-    with contextlib.ExitStack() as opened:
-        opened.enter_context(push_lock(workspace, version))
-        journal = opened.enter_context(open_journal(journal_of(workspace, version)))
+@contextlib.contextmanager
+def _sending(
+    toolbox: Toolbox, workspace: Workspace, version: Version, repositories: Sequence[Repository]
+) -> Iterator[Ahead]:
+    """Send layers in a `with` block. Of the repositories of one registry the first gets them: the others will mount them."""
+    with (
+        push_lock(workspace, version),
+        open_journal(journal_of(workspace, version)) as journal,
+        open_places(toolbox, workspace, repositories) as places,
+    ):
         offers = donors(workspace, version)
-        places = opened.enter_context(open_places(toolbox, workspace, repositories))
         first = {place.port.registry: place for place in reversed(places)}
         destinations = [
             Destination(place.name, place.port, offers.get(registry or "", {})) for registry, place in first.items()
         ]
-        ahead = opened.enter_context(sending(destinations, memory=journal, log=toolbox.log))
         names = ", ".join(item.repository for item in destinations)
         toolbox.log.info(f"finished layers go to {names} while the rest is built and tested")
-        stack.push(opened.pop_all())
-    return ahead
+        with sending(destinations, memory=journal, log=toolbox.log) as ahead:
+            yield ahead

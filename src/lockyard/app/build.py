@@ -208,8 +208,6 @@ def _build_natively(release: _Release, job: _Job) -> ImageResult:
     toolbox.log.step(f"building {job.image_type} {job.platform} of {release.version}")
     start = time.monotonic()
     request, seconds = _prepared(release, job)
-    for layer in request.base.image.layers:
-        release.finished(layer.descriptor, request.base.blobs[layer.descriptor.digest])
     built = NativeEngine(BlobCache(toolbox.cache_dir), toolbox.log, release.finished).build(request)
     return _written(release, job, request, built, seconds, start)
 
@@ -232,6 +230,8 @@ def _build_in_containers(release: _Release, job: _Job, containers: Builder) -> t
             request, choice.kind or "finish", name=image, locked=job.lock is not None, say=say,
             no_cache=release.engines.no_cache,
         )  # fmt: skip
+    for layer in done.built.image.layers:
+        release.finished(layer.descriptor, done.built.blobs[layer.descriptor.digest])
     bases = resolved_bases(containers, choice, request.args, toolbox.log)
     kept = None
     if job.lock is None:
@@ -308,8 +308,6 @@ def _written(
     layout = release.workspace.out_dir(release.version, name, platform)
     record = _record(request, built, job, {**seconds, "total": round(time.monotonic() - start, 3)}, bases)
     descriptor = write_layout(layout, built.image, built.blobs, name=tag, extra={BUILD: record})
-    for layer in built.image.layers:
-        release.finished(layer.descriptor, built.blobs[layer.descriptor.digest])
     rebuilt = [layer for layer in built.layers if layer.rebuilt]
     return ImageResult(
         image_type=name,

@@ -17,8 +17,8 @@ from lockyard.cli.options import (
     region_option,
     versions_argument,
 )
-from lockyard.cli.output import human_size
 from lockyard.cli.wave import answer, image_line, image_value
+from lockyard.reports.text import human_size
 from lockyard.version import Version
 
 if TYPE_CHECKING:
@@ -127,15 +127,15 @@ def build(
     from lockyard.app.engines import EngineOptions
     from lockyard.engines.buildx import parse_secret
 
-    if targets:
-        from lockyard.app.targets import resolve
-
-        resolve(context.workspace, targets, region=region)  # a typo is told before hours of building
-    elif image_refs is not None:
+    if not targets and image_refs is not None:
         raise click.UsageError("--image-refs is for what is published: add --target-ecr-repo")
-    engines = EngineOptions(engine=engine, builder=builder, secrets=tuple(map(parse_secret, secrets)), no_cache=force)
+    uploads = None
+    if targets:
+        from lockyard.app.ahead import EarlyUploads
 
-    uploads = _early_uploads(context, targets if upload_early else (), region=region)
+        # A typo in a target is told here, before hours of building.
+        uploads = EarlyUploads(context.toolbox, context.workspace, targets, region=region, wanted=upload_early)
+    engines = EngineOptions(engine=engine, builder=builder, secrets=tuple(map(parse_secret, secrets)), no_cache=force)
 
     def make(workspace: "Workspace", version: Version, solve: bool) -> "BuildResult":
         during = uploads.during(workspace, version) if uploads else contextlib.nullcontext(lambda *_: None)
@@ -160,7 +160,7 @@ def build(
     publish = _publisher(
         context, targets, image_types, skip_tests=skip_tests, region=region, image_refs=image_refs if single else None,
         uploads=uploads,
-    ) if targets else None  # fmt: skip
+    ) if uploads else None  # fmt: skip
     if not single:
         return _wave(
             context,
@@ -289,15 +289,6 @@ def _how_to_run(context: Context, result: "BuildResult") -> None:
     say.info(f"run it here: lockyard run {result.version} --image-type {image.image_type} -- python")
 
 
-def _early_uploads(context: Context, targets: tuple[str, ...], *, region: str | None) -> "EarlyUploads | None":
-    """Return what sends layers before they are published; loads the registry's modules."""
-    if not targets:
-        return None
-    from lockyard.app.ahead import EarlyUploads
-
-    return EarlyUploads(context.toolbox, context.workspace, targets, region=region)
-
-
 def _publisher(
     context: Context,
     targets: tuple[str, ...],
@@ -306,7 +297,7 @@ def _publisher(
     skip_tests: bool,
     region: str | None,
     image_refs: Path | None,
-    uploads: "EarlyUploads | None",
+    uploads: "EarlyUploads",
 ) -> "Publish":
     """Return what publishes a release to the targets and tells of it; loads the registry's modules."""
     from lockyard.app.publish import PublishRequest, publish_release
@@ -318,9 +309,7 @@ def _publisher(
 
     def publish(workspace: "Workspace", version: Version) -> "PublishResult":
         context.toolbox.log.step(f"publishing {version}")
-        result = publish_release(
-            context.toolbox, workspace, version, request, ahead=uploads.sent(version) if uploads else None
-        )
+        result = publish_release(context.toolbox, workspace, version, request, ahead=uploads.sent(version))
         tell_published(context, result)
         return result
 

@@ -17,7 +17,7 @@ from lockyard.cli.options import (
     pass_context,
     version_argument,
 )
-from lockyard.cli.output import human_size
+from lockyard.reports.text import human_size
 from lockyard.version import Version
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockyard.cli.options import Context, image_type_option, json_option, pass_context, version_argument
-from lockyard.cli.output import human_size
+from lockyard.reports.text import human_size
 from lockyard.version import Version
 
 if TYPE_CHECKING:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lockyard.cli.meter import Meter
 from lockyard.errors import LockyardError
-from lockyard.reports.text import counted as counted  # noqa: PLC0414 - commands find it here
-from lockyard.reports.text import human_size as human_size  # noqa: PLC0414 - commands find it here
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lockyard.cli.options import Context, dry_run_option, index_option, json_option, pass_context, region_option
-from lockyard.cli.output import human_size
+from lockyard.reports.text import human_size
 
 if TYPE_CHECKING:
     from lockyard.app.bundles import BundleOptions

@@ -118,7 +118,7 @@ def push(
 
 def tell_published(context: Context, result: "PublishResult") -> None:
     """Tell on stderr what was sent and what was not."""
-    from lockyard.cli.output import counted, human_size
+    from lockyard.reports.text import counted, human_size
 
     log, report, plan = context.toolbox.log, result.report, result.plan
     for pull in result.pulls:

@@ -47,7 +47,7 @@ def generate_sbom(
     """
     from lockyard.app import reports
     from lockyard.app import sbom as app
-    from lockyard.cli.output import counted
+    from lockyard.reports.text import counted
     from lockyard.tree import check_relative
 
     workspace, toolbox = context.workspace, context.toolbox

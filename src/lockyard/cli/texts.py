@@ -70,7 +70,7 @@ def _write(context: Context, version: Version, kind: str, *, dry_run: bool) -> N
 
 def _check(context: Context, version: Version | None, kind: str, name: str) -> None:
     from lockyard.app.texts import check_texts, require_no_drift
-    from lockyard.cli.output import counted
+    from lockyard.reports.text import counted
 
     status = check_texts(context.workspace, (version,) if version else (), (kind,))
     if status.passed_over:

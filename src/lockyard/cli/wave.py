@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockyard.cli.options import Context
-from lockyard.cli.output import human_size
+from lockyard.reports.text import human_size
 
 if TYPE_CHECKING:
     from lockyard.app.images import ImageResult

@@ -43,7 +43,7 @@ _LAYERS_AT_ONCE = 4
 
 
 class NativeEngine:
-    """The `Engine` port without a daemon; `cache` keeps finished layers, `finished` hears of each as soon as it is there."""
+    """The `Engine` port without a daemon; `cache` keeps finished layers, `finished` hears of each layer of an image as soon as it is there."""
 
     def __init__(self, cache: LayerCache, log: Log, finished: Finished = lambda *_: None) -> None:
         self._cache = cache
@@ -59,6 +59,8 @@ class NativeEngine:
 
         """
         workers = max(1, request.workers)
+        for layer in request.base.image.layers:
+            self._finished(layer.descriptor, request.base.blobs[layer.descriptor.digest])
         with ThreadPoolExecutor(workers, thread_name_prefix="deflate") as executor:
             job = _Job(request, self._cache, self._log, executor, self._finished)
             layers = job.environment()

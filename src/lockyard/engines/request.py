@@ -9,8 +9,8 @@ from lockyard.conda.lock import LockedPackage
 from lockyard.oci.image import Image, Layer
 from lockyard.oci.layering import LayerPlan
 from lockyard.oci.linking import Module
-from lockyard.oci.tar import Compression, Entry, LayerBlob, Sink
-from lockyard.oci.values import Descriptor, Digest
+from lockyard.oci.tar import Entry, LayerBlob, Sink
+from lockyard.oci.values import Compression, Descriptor, Digest
 from lockyard.ports.solving import FetchedPackage
 from lockyard.tree import Tree
 from lockyard.version import Version

@@ -16,8 +16,8 @@ from lockyard.errors import BuildError, ConfigError
 from lockyard.oci.image import Image, empty_image, load_image, verified
 from lockyard.oci.pulled import PulledBases
 from lockyard.oci.rootfs import ROOTFS_VERSION, open_rootfs, rootfs_entries
-from lockyard.oci.tar import Compression, LayerBlob, Sink, compressor_id, write_layer
-from lockyard.oci.values import Descriptor, Digest, Reference
+from lockyard.oci.tar import LayerBlob, Sink, compressor_id, write_layer
+from lockyard.oci.values import Compression, Descriptor, Digest, Reference
 from lockyard.ports import Log
 from lockyard.ports.registry import RegistryPort
 from lockyard.tree import check_relative

@@ -18,12 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from lockyard.errors import BuildError
-from lockyard.oci.values import Digest, MediaType
+from lockyard.oci.values import Compression, Digest, MediaType
 
-Compression = Literal[
-    "gzip", "zstd", "zstd:1", "zstd:2", "zstd:3", "zstd:4", "zstd:5", "zstd:6", "zstd:7", "zstd:8", "zstd:9"
-]  # fmt: skip
-"""The kind of a layer's compression; zstd may have a level, else it is `ZSTD_LEVEL`. Higher ones want more memory than builds promise."""
 EPOCH = 315532800
 """1980-01-01T00:00:00Z, the time of every file that has no better one: the earliest that a zip file can hold."""
 GZIP_LEVEL = 4

@@ -15,6 +15,7 @@ from lockyard.ports import Log
 from lockyard.ports.registry import RegistryPort
 from lockyard.registry.plan import Blob, SendBlob
 from lockyard.registry.sending import WORKERS, Memory, PushReport, StoppedError, send_blob
+from lockyard.reports.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,15 @@ class Ahead:
             lane.shutdown()
 
     def stop(self) -> None:
-        """End all uploads; how far the large ones are is remembered."""
+        """End all uploads, and say what has arrived; how far the large ones are is remembered."""
         self._stop.set()
         for _, lane in self._lanes:
             lane.shutdown(cancel_futures=True)
+        for repository, sent in self.sent.items():
+            if sent.blobs:
+                self._log.info(
+                    f"{repository} has got {counted(len(sent.blobs), 'layer')}; no manifest refers to them, nothing is published"
+                )
 
     def _send(self, destination: Destination, blob: Blob) -> None:
         repository, port = destination.repository, destination.port
@@ -131,12 +137,11 @@ def sending(
 ) -> Iterator[Ahead]:
     """Send what is offered in the `with` block, `workers` blobs at a time to one repository, and wait for it at its end.
 
-    A failure in the block ends the uploads.
+    A failure in the block, an interrupt too, ends the uploads and goes on its way.
     """
     ahead = Ahead(destinations, memory, log, workers)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(ahead.stop)
         yield ahead
         ahead.drain()
-    except BaseException:
-        ahead.stop()
-        raise
+        stack.pop_all()

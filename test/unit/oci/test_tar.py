@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockyard.errors import BuildError
-from lockyard.oci.tar import BLOCK, Compression, Entry, LayerBlob, compressor_id, header, write_layer, write_tar
-from lockyard.oci.values import MediaType
+from lockyard.oci.tar import BLOCK, Entry, LayerBlob, compressor_id, header, write_layer, write_tar
+from lockyard.oci.values import Compression, MediaType
 
 PARTS = st.binary(min_size=1, max_size=120).filter(lambda part: part not in {b".", b".."} and not set(part) & {0, 47})
 PATHS = st.lists(PARTS, min_size=1, max_size=4).map(b"/".join)
