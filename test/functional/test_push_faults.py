@@ -202,14 +202,14 @@ def test_kill_minus_nine_in_the_middle(
         begun.append(process)
         server.on_bytes = kill
     assert process.wait(60) == -signal.SIGKILL
+    server.wait_until_left()  # what was under way when the process died is still read
     server.on_bytes = lambda _: None
-    done = dict(server.finished)
     assert not any("latest" in tag for tags in server.tags.values() for tag in tags)
     assert run(args, environ=environ) == 0, capsys.readouterr().err
-    assert all(server.finished[key] == 1 for key in done)
     assert set(server.finished.values()) == {1}
     assert server.tag_digests("a") == server.tag_digests("b")
     assert server.tag_digests("a")["latest-cpu"] == server.tag_digests("a")["1.4.2-cpu"]
     assert server.state_checks == []
-    whole = sum(len(data) for data in server.blobs["a"].values())
-    assert server.received() <= whole + (2 << 20) + at % (2 << 20) + 10_000
+    sizes = [len(data) for data in server.blobs["a"].values()]
+    small = sum(size for size in sizes if size < 2 << 20)  # sent in one piece: begun anew; the layers are continued
+    assert server.received() <= sum(sizes) + small

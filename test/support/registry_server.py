@@ -7,6 +7,7 @@ manifests, tags with pages, Basic and Bearer authentication. It refuses a manife
 import base64
 import contextlib
 import hashlib
+import http.client
 import json
 import re
 import secrets
@@ -95,6 +96,9 @@ class RegistryServer:
         self.state_checks: list[str] = []
         """What was ever wrong with the state: a tag that led to an incomplete image."""
         self.port = 0
+        self.connections = 0
+        self.gone = threading.Condition()
+        """Told of each connection that is closed."""
 
     @property
     def host(self) -> str:
@@ -110,6 +114,14 @@ class RegistryServer:
     def received(self) -> int:
         """All body bytes of uploads of blobs."""
         return sum(item.received for item in self.log if "/blobs/uploads/" in item.path)
+
+    def wait_until_left(self) -> None:
+        """Wait until all that ended clients had sent is read and noted, and their connections are closed."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port)) as last:
+            last.request("GET", "/v2/")  # accepted after all of theirs
+            last.getresponse().read()
+        with self.gone:
+            assert self.gone.wait_for(lambda: not self.connections, 60)
 
     def cut(self, after: int, *, keep_partial: bool = True, for_good: bool = False) -> None:
         """Break the connection after so many more bytes of bodies, once; keep what came before or lose the session.
@@ -171,7 +183,7 @@ def storage_server(registry: RegistryServer) -> Iterator[str]:
 @contextlib.contextmanager
 def _serving(registry: RegistryServer) -> Iterator[int]:
     handler = type("Handler", (_Handler,), {"registry": registry})
-    server = _Server(("127.0.0.1", 0), handler)
+    server = _Server(registry, handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -184,6 +196,21 @@ def _serving(registry: RegistryServer) -> Iterator[int]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def __init__(self, registry: RegistryServer, handler: type["_Handler"]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.registry = registry
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.registry.gone:
+            self.registry.connections += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self.registry.gone:
+            self.registry.connections -= 1
+            self.registry.gone.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that went away is no failure
@@ -208,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the names of http.server
 
     def _serve(self) -> None:
-        self.taken = 0
+        self.taken, self.noted = 0, False
         with contextlib.suppress(ConnectionError, _CutError):
             if self.registry.down:
                 raise _CutError
@@ -225,7 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._answer(*answer)
             return
-        self._note(0)
+        if not self.noted:  # what was done counts once, though its answer was lost
+            self._note(0)
         self.close_connection = True
 
     def _fault(self) -> Fault | None:
@@ -457,6 +485,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _note(self, status: int) -> None:
+        self.noted = True
         with self.registry.lock:
             entry = Entry(
                 self.command,
