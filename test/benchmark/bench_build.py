@@ -24,7 +24,6 @@ import pytest
 from lockyard.engines.daemon import open_daemon
 from lockyard.oci.layout import read_layout
 from lockyard.oci.tar import BLOCK
-from lockyard.oci.values import Compression
 from lockyard.unpack import decompressed
 from support.bases import open_base
 from support.bench import ROOT, Command, Timing, measure, report
@@ -37,23 +36,21 @@ from support.require import need
 pytestmark = pytest.mark.timeout(3600)
 RUNS = int(os.environ.get("LOCKYARD_BENCH_RUNS", "3"))
 
+COMPRESSIONS = {"gzip": "gzip", "zstd": "zstd", "fast": "zstd:1"}
+TYPES = (*COMPRESSIONS,)
+GZIP = TYPES[0]
 # py-rattler compiles no Python modules either.
 VARIANTS = """schema = 1
 channels = ["file:channel"]
 compile-pyc = false
-[variants.gzip]
+""" + "".join(
+    f"""[variants.{name}]
 base = "rootfs:base.tar.zst"
-virtual-packages = { __glibc = "2.36", __linux = "5.10", __unix = "0" }
-[variants.zstd]
-base = "rootfs:base.tar.zst"
-virtual-packages = { __glibc = "2.36", __linux = "5.10", __unix = "0" }
-compression = "zstd"
-[variants.fast]
-base = "rootfs:base.tar.zst"
-virtual-packages = { __glibc = "2.36", __linux = "5.10", __unix = "0" }
-compression = "zstd:1"
+virtual-packages = {{ __glibc = "2.36", __linux = "5.10", __unix = "0" }}
+compression = "{compression}"
 """
-GZIP, ZSTD, _ = TYPES = ("gzip", "zstd", "fast")
+    for name, compression in COMPRESSIONS.items()
+)
 INSTALL = """\
 import asyncio, sys
 from pathlib import Path
@@ -118,8 +115,8 @@ class Site:
     def layout(self, version: str = "1.0.0", image_type: str = GZIP) -> Path:
         return self.root / "out" / version / image_type / "linux-64"
 
-    def digest(self, version: str) -> str:
-        index = json.loads((self.layout(version) / "index.json").read_text())
+    def digest(self, version: str, image_type: str) -> str:
+        index = json.loads((self.layout(version, image_type) / "index.json").read_text())
         return str(index["manifests"][0]["digest"])
 
     def sizes(self, image_type: str) -> tuple[int, int]:
@@ -274,6 +271,7 @@ def test_build_and_push_against_docker(site: Site, context: Path, capsys: pytest
     for _ in range(RUNS):
         for name, (prepare, run) in things.items():
             prepare()
+            os.sync()
             with (
                 tempfile.TemporaryDirectory(dir=memory) as place,
                 docker_registry(Path(place), tokens=True) as registry,
@@ -285,11 +283,12 @@ def test_build_and_push_against_docker(site: Site, context: Path, capsys: pytest
     show(capsys, report("build and push", found, f"docker / lockyard: {ratios(own, other)} (goal 8)"))
 
 
-def test_one_package_and_nothing_changed(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    kept = site.place / "kept-blobs"
+@pytest.mark.parametrize("name", TYPES)
+def test_one_package_and_nothing_changed(name: str, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = site.place / f"kept-blobs-{name}"
     site.forget()
-    site.build()
-    digest = site.digest("1.0.0")
+    site.build(image_type=name)
+    digest = site.digest("1.0.0", name)
     shutil.copytree(site.cache / "blobs", kept, copy_function=os.link)
 
     def changed() -> None:
@@ -298,35 +297,41 @@ def test_one_package_and_nothing_changed(site: Site, capsys: pytest.CaptureFixtu
 
     def unchanged() -> None:
         site.forget(blobs=False)
-        site.build()
+        site.build(image_type=name)
 
     found = measure(
         {
-            "cold": Command(site.build_argv(), env=site.env, prepare=site.forget),
-            "one package changed": Command(site.build_argv("1.0.1"), env=site.env, prepare=changed),
-            "nothing changed": Command(site.build_argv(), env=site.env, prepare=unchanged),
+            "cold": Command(site.build_argv(image_type=name), env=site.env, prepare=site.forget),
+            "one package changed": Command(site.build_argv("1.0.1", name), env=site.env, prepare=changed),
+            "nothing changed": Command(site.build_argv(image_type=name), env=site.env, prepare=unchanged),
         },
         runs=RUNS,
     )
-    assert site.digest("1.0.0") == digest
+    shutil.rmtree(kept)
+    assert site.digest("1.0.0", name) == digest
     cold, one, none = found.values()
     show(
         capsys,
         report(
-            f"builds of {site.sizes(GZIP)[0] / 1e9:.2f} GB; changed: {median_package()}", found,
+            f"builds of {site.sizes(name)[0] / 1e9:.2f} GB, {name}; changed: {median_package()}", found,
             f"cold / one package changed: {cold.median / one.median:.1f} (goal 10)",
-            f"nothing changed: {none.least:.2f} s, {none.cpu:.2f} s of processor time (goal under 1 s), the same digest",
+            f"nothing changed: {none.median:.2f} s, {none.cpu:.2f} s of processor time (goal under 1 s), the same digest",
         ),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [GZIP, ZSTD])
-def test_layers_against_their_compressor(name: Compression, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """All of layer production (reading, checking, tar, two hashes, writing) against the compressor alone on the same tars."""
+@pytest.mark.parametrize("name", TYPES)
+def test_layers_against_their_compressor(name: str, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of layer production (reading, checking, tar, two hashes, writing) against the compressor alone on the same tars.
+
+    What each of them reads was read once just before: neither waits for the disk.
+    """
     site.build(image_type=name)
     layout = read_layout(site.layout(image_type=name))
     own = json.loads((layout.path / "build.json").read_text())["layers"]
-    tars = [site.place / f"layer-{number}.tar" for number in range(len(own))]
+    place = site.place / "tars"
+    place.mkdir()
+    tars = [place / f"{number}.tar" for number in range(len(own))]
     for path, layer in zip(tars, layout.image.layers[-len(own) :], strict=True):
         blob = layout.blob(layer.descriptor.digest)
         with blob.open("rb") as raw, path.open("wb") as out, decompressed(raw, layer) as stream:
@@ -335,20 +340,20 @@ def test_layers_against_their_compressor(name: Compression, site: Site, capsys: 
     workers = str(os.cpu_count() or 1)
     script = (sys.executable, str(ROOT / "test/support/bench_layers.py"))
     things = {
-        "compressor alone": (*script, "compress", name, workers, *map(str, tars)),
-        "layer production": (*script, "produce", *site.build_argv(image_type=name)[2:]),
+        "compressor alone": (place, (*script, "compress", COMPRESSIONS[name], workers, *map(str, tars))),
+        "layer production": (site.cache / "packages", (*script, "produce", *site.build_argv(image_type=name)[2:])),
     }
     found = {what: Timing() for what in things}
     for _ in range(RUNS):
-        for what, argv in things.items():
-            os.sync()
+        for what, (inputs, argv) in things.items():
             if what == "layer production":
                 site.forget()
+            os.sync()
+            read(inputs)
             wall, cpu = json.loads(site.run(*argv).splitlines()[0])
             found[what].walls.append(wall)
             found[what].cpus.append(cpu)
-    for path in tars:
-        path.unlink()
+    shutil.rmtree(place)
     alone, whole = found.values()
     show(
         capsys,
@@ -358,3 +363,13 @@ def test_layers_against_their_compressor(name: Compression, site: Site, capsys: 
             f"{alone.median / whole.median:.0%} by wall, {alone.cpu / whole.cpu:.0%} by processor time (goal 70 %)",
         ),
     )  # fmt: skip
+
+
+def read(directory: Path) -> None:
+    """Read all files of a directory to their ends."""
+    block = bytearray(BLOCK)
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb", buffering=0) as stream:
+                while stream.readinto(block):
+                    pass

@@ -90,9 +90,9 @@ def _callable(function: Callable[[], object]) -> tuple[float, float, None]:
 
 
 def _command(command: Command) -> tuple[float, float, int]:
-    os.sync()  # what was written before is no load for this one
     if command.prepare is not None:
         command.prepare()
+    os.sync()  # what was written and removed before is no load for this one
     done = subprocess.run(
         [sys.executable, "-I", "-S", __file__, *command.argv],
         # As users have it: compiled modules are kept between runs.
