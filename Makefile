@@ -19,7 +19,7 @@ check: setup  ## lint, types, unit tests
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest -q test/unit
+	@$(PY) -m pytest -q -n 2 --dist loadfile test/unit
 
 bench: setup  ## speed, as ratios
 	@$(PY) -m pytest -q -s test/benchmark -o python_files='bench_*.py' -p no:xdist

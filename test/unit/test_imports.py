@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import pytest
 
@@ -78,10 +79,37 @@ HOMES = {
 RANKS = {"cli": 5, "app": 4, "edge": 3, "infrastructure": 2, "pure": 1, "base": 0}
 
 
+class Use(NamedTuple):
+    """What a line of a file uses: `name`, of the module or the variable `of`."""
+
+    kind: Literal["import", "attribute", "call", "keyword"]
+    line: int
+    name: str
+    of: str = ""
+
+
 @functools.cache
-def nodes(path: Path) -> tuple[ast.AST, ...]:
-    """Every node of a file."""
-    return tuple(ast.walk(ast.parse(path.read_text())))
+def uses(path: Path) -> tuple[Use, ...]:
+    """What the tests here ask of a file: its syntax tree would be a burden to keep."""
+    return tuple(_uses(path))
+
+
+def _uses(path: Path) -> Iterator[Use]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import():
+                yield from (Use("import", node.lineno, alias.name) for alias in node.names)
+            case ast.ImportFrom(module=str(module)):
+                yield from (Use("import", node.lineno, alias.name, module) for alias in node.names)
+            case ast.Attribute():
+                of = node.value.id if isinstance(node.value, ast.Name) else ""
+                yield Use("attribute", node.lineno, node.attr, of)
+            case ast.Call(func=ast.Name(id=name)):
+                yield Use("call", node.lineno, name)
+            case ast.keyword(arg=str(name)):
+                yield Use("keyword", node.value.lineno, name)
+            case _:
+                pass
 
 
 @functools.cache
@@ -111,14 +139,10 @@ def rank(name: str) -> str:
 
 def imported(path: Path, known: set[str]) -> Iterator[tuple[int, str]]:
     """Every module of the package, and every foreign top module, that a file imports."""
-    for node in nodes(path):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield node.lineno, whole if whole.removeprefix("lockyard.") in known else node.module
+    for use in uses(path):
+        if use.kind == "import":
+            whole = f"{use.of}.{use.name}" if use.of else use.name
+            yield use.line, whole if not use.of or whole.removeprefix("lockyard.") in known else use.of
 
 
 def test_imports_point_inwards() -> None:
@@ -163,11 +187,10 @@ def test_each_effect_has_a_named_home(library: str) -> None:
         lines = [line for line, target in imported(path, set()) if target.split(".")[0] == library]
         if library == "os.environ":
             lines = [
-                node.lineno
-                for node in nodes(path)
-                if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
-                and isinstance(node.value, ast.Name) and node.value.id == "os"
-            ]  # fmt: skip
+                use.line
+                for use in uses(path)
+                if use.kind == "attribute" and use.name in {"environ", "getenv"} and use.of == "os"
+            ]
         broken += [f"{path.relative_to(SRC)}:{line}: {name} uses {library}" for line in lines]
     assert not broken, "\n".join(broken)
 
@@ -179,11 +202,7 @@ def test_pure_modules_do_no_input_or_output() -> None:
     for name, path in modules():
         if rank(name) in {"pure", "base"}:
             found = [(line, target) for line, target in imported(path, set()) if target in effects]
-            found += [
-                (node.lineno, "open()")
-                for node in nodes(path)
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open"
-            ]
+            found += [(use.line, "open()") for use in uses(path) if use.kind == "call" and use.name == "open"]
             broken += [f"{path.relative_to(SRC)}:{line}: {name} uses {target}" for line, target in found]
     assert not broken, "\n".join(broken)
 
@@ -192,11 +211,11 @@ def test_no_shell_strings() -> None:
     """Processes get argument lists; `shell=True` and `os.system` do not occur."""
     broken = []
     for _, path in modules():
-        for node in nodes(path):
-            if isinstance(node, ast.keyword) and node.arg == "shell":
-                broken.append(f"{path.relative_to(SRC)}:{node.value.lineno}: shell=")
-            if isinstance(node, ast.Attribute) and node.attr in {"system", "popen"}:
-                broken.append(f"{path.relative_to(SRC)}:{node.lineno}: {node.attr}")
+        for use in uses(path):
+            if use.kind == "keyword" and use.name == "shell":
+                broken.append(f"{path.relative_to(SRC)}:{use.line}: shell=")
+            if use.kind == "attribute" and use.name in {"system", "popen"}:
+                broken.append(f"{path.relative_to(SRC)}:{use.line}: {use.name}")
     assert not broken, "\n".join(broken)
 
 
