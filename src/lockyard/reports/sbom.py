@@ -187,11 +187,11 @@ def _component(package: LockedPackage) -> "Component":
         if value
     ]
     properties = [("lockyard:size", package.size), ("lockyard:subdir", package.subdir)]
-    purl = package_purl(package)
+    name, purl = package.name, package_purl(package)
     return Component(
-        name=package.name, version=package.version, type=ComponentType.LIBRARY, bom_ref=f"pkg:{package.name}", purl=purl,
+        name=name, version=package.version, type=ComponentType.LIBRARY, bom_ref=f"pkg:{name}", purl=purl,
         hashes=hashes, licenses=_cyclonedx_licenses(package.license),
-        properties=[Property(name=name, value=str(value)) for name, value in properties if value is not None],
+        properties=[Property(name=key, value=str(value)) for key, value in properties if value is not None],
         external_references=[
             ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(package.url), hashes=hashes)
         ] if "://" in package.url else [],
